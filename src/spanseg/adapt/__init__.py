@@ -1,0 +1,1 @@
+"""Adaptations: what of a model may change; one file, one public class."""

@@ -1,0 +1,112 @@
+"""Generation classes: what the generator of synthetic scans can draw, and packed label maps made of them."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass
+from importlib import resources
+
+import numpy as np
+
+from spanseg.errors import SpansegError
+from spanseg.labels import Protocol
+from spanseg.volume import Volume, canonical
+
+BELOW = 1
+"""Generation class of CSF that lies more than 10 mm below the brain: drawn like CSF, labelled background."""
+BELOW_MM = 10.0
+
+
+@dataclass(frozen=True)
+class GenerationClasses:
+    """Tables over generation classes; class 0 is air, class 1 CSF below the brain.
+
+    Args:
+        ids: id in the label maps, -1 for ``BELOW``; shape (class,).
+        mirror: generation class of the other side; shape (class,).
+        kind: ``CSF``, ``GM``, ``WM``, ``head`` or ``air`` for each class.
+        t1: T1-weighted intensity, cerebral white matter = 1; shape (class,).
+        target: class index of the protocol; shape (class,).
+    """
+
+    ids: np.ndarray
+    mirror: np.ndarray
+    kind: tuple[str, ...]
+    t1: np.ndarray
+    target: np.ndarray
+
+    @property
+    def brain(self) -> np.ndarray:
+        """Whether a class is brain tissue or ventricle (CSF around the brain is not); shape (class,)."""
+        return np.array([kind in ("CSF", "GM", "WM") for kind in self.kind]) & (self.ids != 24) & (self.ids != -1)
+
+    @property
+    def csf(self) -> np.ndarray:
+        """Whether a class is CSF around the brain; shape (class,)."""
+        return self.ids == 24
+
+
+def load_classes(protocol: Protocol) -> GenerationClasses:
+    """Read the priors of the label maps and attach the classes of a protocol as training targets."""
+    text = (resources.files("spanseg") / "priors" / "head.toml").read_text(encoding="utf-8")
+    rows = [(0, 0, "air", 0.0), (-1, -1, "CSF", 0.26)]
+    for entry in tomllib.loads(text)["classes"]:
+        rows.append((entry["id"], entry["mirror"], entry["kind"], entry["t1"]))
+        if entry["mirror"] != entry["id"]:
+            rows.append((entry["mirror"], entry["id"], entry["kind"], entry["t1"]))
+    class_of = {row[0]: index for index, row in enumerate(rows)}
+    targets = protocol.crosswalk("synthseg").classes | {-1: 0}
+    return GenerationClasses(
+        ids=np.array([row[0] for row in rows]),
+        mirror=np.array([class_of[row[1]] for row in rows]),
+        kind=tuple(row[2] for row in rows),
+        t1=np.array([row[3] for row in rows], dtype=np.float32),
+        target=np.array([targets.get(row[0], 0) for row in rows], dtype=np.uint8),
+    )
+
+
+@dataclass(frozen=True)
+class PackedMap:
+    """A label map ready for the generator.
+
+    Args:
+        name: where it came from.
+        classes: uint8 generation classes in RAS+ order, shape (i, j, k).
+        centre: voxel index of the middle of the brain, shape (3,).
+        voxel_mm: edge length of its voxels along each axis, shape (3,).
+    """
+
+    name: str
+    classes: np.ndarray
+    centre: np.ndarray
+    voxel_mm: np.ndarray
+
+
+def pack(labels: Volume, table: GenerationClasses, name: str) -> PackedMap:
+    """Translate a label map of FreeSurfer-like ids into generation classes, turned to RAS+ and cropped to the head.
+
+    Raises:
+        SpansegError: the map holds an id that cannot be drawn, or no brain.
+    """
+    turned, _ = canonical(labels)
+    present = np.unique(turned.data)
+    class_of = {int(value): index for index, value in enumerate(table.ids)}
+    missing = [int(value) for value in present if int(value) not in class_of]
+    if missing:
+        raise SpansegError(f"{name}: the generator cannot draw the ids {missing}; map them to FreeSurfer aseg ids first.")
+    lookup = np.array([class_of[int(value)] for value in present], dtype=np.uint8)
+    classes = lookup[np.searchsorted(present, turned.data)]
+    brain = np.argwhere(table.brain[classes])
+    if not len(brain):
+        raise SpansegError(f"{name}: this label map holds no brain structure; expected FreeSurfer ids such as 2, 3, 10.")
+    _mark_below(classes, table, float(turned.voxel_size_mm[2]))
+    first, last = (lambda inside: (inside.min(0), inside.max(0) + 1))(np.argwhere(classes > 0))
+    cropped = classes[tuple(slice(a, b) for a, b in zip(first, last, strict=True))]
+    return PackedMap(name, np.ascontiguousarray(cropped), brain.mean(0) - first, turned.voxel_size_mm)
+
+
+def _mark_below(classes: np.ndarray, table: GenerationClasses, height_mm: float) -> None:
+    """Relabel CSF more than 10 mm below the lowest voxel of brain stem, cerebellum or cerebrum (in place)."""
+    lowest = np.flatnonzero(table.brain[classes].any(axis=(0, 1)))[0]
+    below = classes[:, :, : max(0, int(lowest - BELOW_MM / height_mm))]
+    below[table.csf[below]] = BELOW

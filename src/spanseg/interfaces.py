@@ -1,0 +1,69 @@
+"""The contracts between the layers. Read this file first.
+
+Nothing here imports torch at run time, so that the path without PyTorch may name these types too.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What an objective gets: images, truth and the number of the step, from which all its random choices follow.
+
+    Args:
+        image: (batch, channel, i, j, k), normalised.
+        target: (batch, i, j, k), class indices, -1 where unknown.
+        index: number of the batch within the training run.
+    """
+
+    image: Tensor
+    target: Tensor
+    index: int
+
+
+class Source(Protocol):
+    """Where training pairs come from; the same seed and index always give the same pair."""
+
+    def draw(self, seed: int, index: int) -> tuple[Tensor, Tensor]:
+        """Return image (1, channel, i, j, k) and target (1, i, j, k)."""
+        ...
+
+
+class Backbone(Protocol):
+    """A network with named stages. It says what its encoder is and which strides it asks for."""
+
+    @property
+    def stride(self) -> int:
+        """Edge lengths of the image must be multiples of this many voxels."""
+        ...
+
+    @property
+    def stages(self) -> dict[str, int]:
+        """Names of the stages, in the order in which they run, with their channels."""
+        ...
+
+    def encoder_parameters(self) -> list[nn.Parameter]:
+        """Parameters of what this backbone calls its encoder."""
+        ...
+
+
+class Adaptation(Protocol):
+    """Which parts of a model may change: it wraps layers and sets ``requires_grad``, nothing else."""
+
+    def apply(self, model: nn.Module) -> None:
+        """Prepare the model in place."""
+        ...
+
+
+class Objective(Protocol):
+    """What a model is rewarded for."""
+
+    def __call__(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        """Return named losses; training minimises their sum."""
+        ...

@@ -1,0 +1,122 @@
+"""Compact residual U-Net whose trunk runs on a grid twice as coarse as the image."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+class ResUNet(nn.Module):
+    """Residual U-Net with a space-to-depth stem: cells of 2×2×2 voxels enter the trunk as channels.
+
+    The head predicts the classes of all eight sub-voxels of a cell. In training one of the eight (a *phase*) can be
+    drawn for each step, which costs an eighth of the softmax and still teaches labels at the image's own resolution.
+    Instance norm (batch norm collapses with batch 1); resizing and convolution instead of transposed convolution.
+
+    Args:
+        in_channels: image channels.
+        out_channels: classes, background included.
+        widths: channels of each stage, finest first; each stage halves the grid of the one before.
+        head_channels: hidden channels of the head, per cell.
+
+    Example:
+        >>> net = ResUNet(in_channels=1, out_channels=3, widths=(8, 16), head_channels=8)
+        >>> net(torch.zeros(1, 1, 8, 8, 8)).shape
+        torch.Size([1, 3, 8, 8, 8])
+    """
+
+    def __init__(
+        self, *, in_channels: int, out_channels: int, widths: Sequence[int] = (32, 64, 128, 192), head_channels: int = 96
+    ) -> None:
+        super().__init__()
+        self.out_channels = out_channels
+        self.stem = nn.Conv3d(8 * in_channels, widths[0], 3, padding=1)
+        self.encoder = nn.ModuleList(_Residual(width) for width in widths)
+        self.down = nn.ModuleList(
+            nn.Conv3d(fine, coarse, 3, stride=2, padding=1) for fine, coarse in zip(widths, widths[1:], strict=False)
+        )
+        self.up = nn.ModuleList(nn.Conv3d(coarse, fine, 1) for fine, coarse in zip(widths, widths[1:], strict=False))
+        self.decoder = nn.ModuleList(_Residual(width) for width in widths[:-1])
+        self.head_norm = nn.InstanceNorm3d(widths[0], affine=True)
+        self.head = nn.Conv3d(widths[0], head_channels, 1)
+        self.classify = nn.Conv3d(head_channels, 8 * out_channels, 1)
+
+    @property
+    def stride(self) -> int:
+        """The image's edge lengths must be multiples of this many voxels."""
+        return 2 ** len(self.encoder)
+
+    @property
+    def stages(self) -> dict[str, int]:
+        """Names of the stages, in the order in which they run, with their channels."""
+        widths = [self.stem.out_channels, *(conv.out_channels for conv in self.down)]
+        coded = {f"encoder{level}": width for level, width in enumerate(widths)}
+        decoded = {f"decoder{level}": width for level, width in reversed(list(enumerate(widths[:-1])))}
+        return coded | decoded
+
+    def encoder_parameters(self) -> list[nn.Parameter]:
+        """Parameters of what this backbone calls its encoder."""
+        parts = (self.stem, self.encoder, self.down)
+        return [parameter for part in parts for parameter in part.parameters()]
+
+    def forward(
+        self, image: Float[Tensor, "batch channel i j k"], phase: int | None = None
+    ) -> Float[Tensor, "batch class i2 j2 k2"]:
+        """Compute logits.
+
+        Args:
+            image: normalised image; edge lengths are multiples of ``stride``.
+            phase: ``None`` for logits of all voxels; 0 to 7 for those of one sub-voxel of each cell, that is of
+                ``image[..., a::2, b::2, c::2]`` with ``phase = 4a + 2b + c``.
+        """
+        hidden = self.hidden(image)
+        if phase is None:
+            return depth_to_space(self.classify(hidden))
+        rows = slice(phase * self.out_channels, (phase + 1) * self.out_channels)
+        assert self.classify.bias is not None
+        return F.conv3d(hidden, self.classify.weight[rows], self.classify.bias[rows])
+
+    def hidden(self, image: Float[Tensor, "batch channel i j k"]) -> Float[Tensor, "batch hidden i2 j2 k2"]:
+        """Features of the cells before the classes are told apart."""
+        x = self.stem(space_to_depth(image))
+        skips = []
+        for level, block in enumerate(self.encoder):
+            x = block(x)
+            if level < len(self.down):
+                skips.append(x)
+                x = self.down[level](x)
+        for level in reversed(range(len(skips))):
+            x = F.interpolate(self.up[level](x), scale_factor=2.0, mode="trilinear", align_corners=False)
+            x = self.decoder[level](x + skips[level])
+        return F.relu(self.head(F.relu(self.head_norm(x))))
+
+
+class _Residual(nn.Module):
+    """Two pre-activated 3×3×3 convolutions beside an identity path."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm1 = nn.InstanceNorm3d(width, affine=True)
+        self.conv1 = nn.Conv3d(width, width, 3, padding=1)
+        self.norm2 = nn.InstanceNorm3d(width, affine=True)
+        self.conv2 = nn.Conv3d(width, width, 3, padding=1)
+
+    def forward(self, x: Float[Tensor, "batch channel i j k"]) -> Float[Tensor, "batch channel i j k"]:
+        y = self.conv1(F.relu(self.norm1(x)))
+        return x + self.conv2(F.relu(self.norm2(y)))
+
+
+def space_to_depth(image: Float[Tensor, "batch channel i j k"]) -> Float[Tensor, "batch phases i2 j2 k2"]:
+    """Move each 2×2×2 cell into channels: channel ``phase * channels + c``."""
+    batch, channels, i, j, k = image.shape
+    cells = image.reshape(batch, channels, i // 2, 2, j // 2, 2, k // 2, 2)
+    return cells.permute(0, 3, 5, 7, 1, 2, 4, 6).reshape(batch, 8 * channels, i // 2, j // 2, k // 2)
+
+
+def depth_to_space(cells: Float[Tensor, "batch phases i j k"]) -> Float[Tensor, "batch channel i2 j2 k2"]:
+    """Undo :func:`space_to_depth`."""
+    batch, phases, i, j, k = cells.shape
+    image = cells.reshape(batch, 2, 2, 2, phases // 8, i, j, k).permute(0, 4, 5, 1, 6, 2, 7, 3)
+    return image.reshape(batch, phases // 8, 2 * i, 2 * j, 2 * k)

@@ -1,0 +1,1 @@
+"""Objectives: what a model is rewarded for; one file, one public class."""

@@ -1,0 +1,80 @@
+"""Muon for convolution kernels, AdamW for everything else, in one optimiser.
+
+torch's own ``Muon`` takes matrices only; here a kernel (out, in, i, j, k) is the matrix (out, in·i·j·k).
+"""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+
+class MuonAdamW(torch.optim.Optimizer):
+    """Orthogonalised momentum for kernels wider than one voxel, AdamW for the other parameters.
+
+    Reference: Jordan et al. 2024, "Muon: an optimizer for hidden layers in neural networks" (Newton–Schulz
+    orthogonalisation of the momentum); the step is scaled to AdamW's size as in Liu et al. 2025 (arXiv 2502.16982).
+
+    Args:
+        parameters: what to train.
+        lr: learning rate of both parts.
+        weight_decay: decoupled decay of tensors with more than one axis.
+        muon: ``False`` gives plain AdamW.
+    """
+
+    def __init__(
+        self, parameters: Iterable[nn.Parameter], lr: float, weight_decay: float = 0.01, muon: bool = True
+    ) -> None:
+        super().__init__(list(parameters), {"lr": lr, "weight_decay": weight_decay, "muon": muon})
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """Take one step with the gradients at hand."""
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is None:
+                    continue
+                if parameter.ndim > 1:
+                    parameter.mul_(1 - group["lr"] * group["weight_decay"])
+                is_kernel = parameter.ndim > 2 and parameter[0, 0].numel() > 1
+                if group["muon"] and is_kernel:
+                    self._muon(parameter, group["lr"])
+                else:
+                    self._adamw(parameter, group["lr"])
+
+    def _muon(self, parameter: Tensor, lr: float) -> None:
+        state = self.state[parameter]
+        momentum = state.setdefault("momentum", torch.zeros_like(parameter))
+        momentum.lerp_(parameter.grad, 0.05)
+        lookahead = parameter.grad.lerp(momentum, 0.95)
+        matrix = lookahead.reshape(len(lookahead), -1)
+        step = orthogonalise(matrix) * 0.2 * max(matrix.shape) ** 0.5
+        parameter.sub_(lr * step.reshape(parameter.shape))
+
+    def _adamw(self, parameter: Tensor, lr: float) -> None:
+        state = self.state[parameter]
+        first = state.setdefault("first", torch.zeros_like(parameter))
+        second = state.setdefault("second", torch.zeros_like(parameter))
+        count = state.setdefault("count", torch.zeros(()))
+        count += 1
+        first.lerp_(parameter.grad, 0.1)
+        second.lerp_(parameter.grad.square(), 0.005)
+        steps = float(count)
+        size = (second / (1 - 0.995**steps)).sqrt_() + 1e-8
+        parameter.sub_(lr * (first / (1 - 0.9**steps)) / size)
+
+
+def orthogonalise(matrix: Tensor, steps: int = 5) -> Tensor:
+    """Push all singular values of a matrix towards 1 by a quintic Newton–Schulz iteration.
+
+    Args:
+        matrix: (rows, columns).
+        steps: iterations; five leave the singular values between about 0.7 and 1.2.
+    """
+    x = matrix / (matrix.norm() + 1e-7)
+    tall = x.shape[0] > x.shape[1]
+    x = x.T if tall else x
+    for _ in range(steps):
+        gram = x @ x.T
+        x = 3.4445 * x + (-4.7750 * gram + 2.0315 * gram @ gram) @ x
+    return x.T if tall else x

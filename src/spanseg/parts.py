@@ -1,0 +1,61 @@
+"""The registry: a part is a file in ``nets``, ``tokens``, ``adapt`` or ``objectives`` that holds one public class."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+from importlib import resources
+from typing import Any
+
+from spanseg.errors import SpansegError
+
+
+def names(folder: str) -> list[str]:
+    """List the parts of a folder: adding one is adding a file."""
+    files = (resources.files("spanseg") / folder).iterdir()
+    return sorted(f.name[:-3] for f in files if f.name.endswith(".py") and not f.name.startswith("_"))
+
+
+def find(folder: str, name: str) -> type:
+    """Import ``folder/name.py`` and return its one public class.
+
+    Raises:
+        SpansegError: there is no such part; the message lists those that exist.
+    """
+    if name not in names(folder):
+        raise SpansegError(f"there is no '{name}' in {folder}; there are {', '.join(names(folder))}.{_hint(name, names(folder))}")
+    module = importlib.import_module(f"spanseg.{folder}.{name}")
+    (found,) = [
+        member
+        for key, member in vars(module).items()
+        if inspect.isclass(member) and member.__module__ == module.__name__ and not key.startswith("_")
+    ]
+    return found
+
+
+def build(folder: str, name: str, options: dict[str, Any], **given: Any) -> Any:
+    """Construct a part from the keyword arguments written in a recipe.
+
+    Args:
+        folder: ``nets``, ``tokens``, ``adapt`` or ``objectives``.
+        name: file name of the part, without ``.py``.
+        options: the recipe's keyword arguments.
+        given: further arguments that the caller supplies, such as the number of classes.
+
+    Raises:
+        SpansegError: an option that the constructor does not take, with the nearest one that it does.
+    """
+    part = find(folder, name)
+    takes = [key for key in inspect.signature(part).parameters if key not in given]
+    for key in options:
+        if key not in takes:
+            raise SpansegError(
+                f"{folder}.{part.__name__} has no option '{key}'{_hint(key, takes)}; it takes: {', '.join(takes)}."
+            )
+    return part(**options, **given)
+
+
+def _hint(word: str, candidates: list[str]) -> str:
+    close = difflib.get_close_matches(word, candidates, n=1)
+    return f" (did you mean '{close[0]}'?)" if close else ""

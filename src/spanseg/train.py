@@ -1,0 +1,212 @@
+"""The only training loop, for all methods: plain torch, resumable, seeded by sample index."""
+
+import csv
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from spanseg import checkpoint
+from spanseg.interfaces import Batch, Objective, Source
+from spanseg.labels import UNKNOWN
+from spanseg.optim import MuonAdamW
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """How a model is trained.
+
+    Args:
+        steps: optimiser steps.
+        batch: samples of one step.
+        lr: highest learning rate.
+        warmup: steps of linear warm-up.
+        decay: share of the steps, at the end, in which the rate falls to 0 along a half cosine; 1 is a full cosine.
+        weight_decay: decoupled weight decay.
+        muon: Muon for convolution kernels instead of AdamW.
+        ema: decay of the averaged weights.
+        clip: largest norm of the gradient.
+        bf16: bf16 autocast.
+        seed: seed of initial weights and draws.
+        save_every, validate_every: steps between checkpoints and between looks at the left-out maps.
+        validate_draws: left-out draws of one look.
+    """
+
+    steps: int = 2000
+    batch: int = 1
+    lr: float = 2e-3
+    warmup: int = 100
+    decay: float = 1.0
+    weight_decay: float = 0.01
+    muon: bool = True
+    ema: float = 0.998
+    clip: float = 5.0
+    bf16: bool = False
+    seed: int = 0
+    save_every: int = 100
+    validate_every: int = 200
+    validate_draws: int = 4
+
+
+def rate(step: int, options: TrainOptions) -> float:
+    """Learning rate of a step: linear warm-up, plateau, half cosine."""
+    if step < options.warmup:
+        return options.lr * (step + 1) / options.warmup
+    start = options.steps - options.decay * (options.steps - options.warmup)
+    if step <= start:
+        return options.lr
+    return options.lr * 0.5 * (1 + math.cos(math.pi * (step - start) / max(1, options.steps - start)))
+
+
+class Trainer:
+    """State of one training run; :meth:`run` continues it from where the folder left off.
+
+    Args:
+        network: what is trained; parameters without ``requires_grad`` stay as they are.
+        objective: what it is rewarded for.
+        source: where training pairs come from.
+        options: how.
+        folder: where state, history and checkpoints go.
+    """
+
+    def __init__(
+        self, network: nn.Module, objective: Objective, source: Source, options: TrainOptions, folder: Path
+    ) -> None:
+        self.network, self.objective, self.source, self.options, self.folder = network, objective, source, options, folder
+        self.trained = {name: p for name, p in network.named_parameters() if p.requires_grad}
+        self.optimiser = MuonAdamW(self.trained.values(), options.lr, options.weight_decay, options.muon)
+        self.ema = {name: parameter.detach().clone() for name, parameter in self.trained.items()}
+        self.step, self.best = 0, -1.0
+        folder.mkdir(parents=True, exist_ok=True)
+        self._resume()
+
+    def run(
+        self,
+        validate: Callable[["Trainer"], float] | None = None,
+        report: Callable[[dict[str, float]], None] | None = None,
+        stop_at: int | None = None,
+    ) -> None:
+        """Train until ``stop_at`` or the last step.
+
+        Args:
+            validate: returns a score (higher is better) with the averaged weights; the best are kept as a checkpoint.
+            report: called after each step with the row that goes into ``history.csv``.
+            stop_at: step to stop at, for tests and for chained machines.
+        """
+        last = min(self.options.steps, stop_at or self.options.steps)
+        while self.step < last:
+            row = self._one_step()
+            at_end = self.step == last
+            if validate and (at_end or self.step % self.options.validate_every == 0):
+                row["validation"] = self._validate(validate)
+            self._log(row)
+            if report:
+                report(row)
+            if at_end or self.step % self.options.save_every == 0:
+                self.save()
+
+    def _one_step(self) -> dict[str, float]:
+        options, began = self.options, time.monotonic()
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate(self.step, options)
+        pairs = [self.source.draw(options.seed, self.step * options.batch + k) for k in range(options.batch)]
+        images, targets = (torch.cat(column) for column in zip(*pairs, strict=True))
+        batch = Batch(images.contiguous(memory_format=torch.channels_last_3d), targets, self.step)
+        drawn = time.monotonic()
+        with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=options.bf16):
+            losses = self.objective(self.network, batch)
+        loss = torch.stack(list(losses.values())).sum()
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(self.trained.values(), options.clip)
+        self.optimiser.step()
+        self.step += 1
+        decay = min(options.ema, self.step / (self.step + 20))
+        for name, parameter in self.trained.items():
+            self.ema[name].lerp_(parameter.detach(), 1 - decay)
+        seconds = {"draw_s": drawn - began, "step_s": time.monotonic() - drawn}
+        named = {name: float(value.detach()) for name, value in losses.items()}
+        return {"step": self.step, "loss": float(loss.detach()), **named, "norm": float(norm), **seconds}
+
+    def _validate(self, validate: Callable[["Trainer"], float]) -> float:
+        current = {name: parameter.detach().clone() for name, parameter in self.trained.items()}
+        self._set(self.ema)
+        with torch.no_grad():
+            score = validate(self)
+        self._set(current)
+        if score > self.best:
+            self.best = score
+            checkpoint.save_tensors(self.folder / "best.safetensors", self.ema)
+        return score
+
+    def _set(self, values: dict[str, Tensor]) -> None:
+        with torch.no_grad():
+            for name, parameter in self.trained.items():
+                parameter.copy_(values[name])
+
+    def _log(self, row: dict[str, float]) -> None:
+        path = self.folder / "history.csv"
+        columns = [key for key in row if key != "validation"] + ["validation"]
+        is_new = not path.exists()
+        with path.open("a", newline="", encoding="utf-8") as stream:
+            writer = csv.DictWriter(stream, columns, restval="")
+            if is_new:
+                writer.writeheader()
+            writer.writerow({key: f"{value:.6g}" for key, value in row.items()})
+
+    def save(self) -> None:
+        """Write the state that :meth:`run` resumes from."""
+        slots = {
+            f"{name}/{slot}": value
+            for name, parameter in self.trained.items()
+            for slot, value in self.optimiser.state[parameter].items()
+        }
+        groups = {"model": dict(self.trained), "ema": self.ema, "optimiser": slots}
+        groups["best"] = {"score": torch.tensor(self.best)}
+        checkpoint.save_state(self.folder, self.step, groups)
+
+    def _resume(self) -> None:
+        stored = checkpoint.load_state(self.folder)
+        if stored is None:
+            return
+        self.step, groups = stored
+        device = next(iter(self.trained.values())).device
+        self._set(groups["model"])
+        self.ema = {name: value.to(device) for name, value in groups["ema"].items()}
+        self.best = float(groups["best"]["score"])
+        for key, value in groups["optimiser"].items():
+            name, _, slot = key.rpartition("/")
+            self.optimiser.state[self.trained[name]][slot] = value.to(device if value.ndim else "cpu")
+
+
+def dice_per_class(predicted: Tensor, target: Tensor, classes: int) -> Tensor:
+    """Dice of each class over known voxels; NaN where a class is in neither, shape (class,)."""
+    known = target != UNKNOWN
+    predicted, target = predicted[known], target[known]
+    both = torch.bincount(target[predicted == target], minlength=classes)
+    sizes = torch.bincount(target, minlength=classes) + torch.bincount(predicted, minlength=classes)
+    return 2 * both / sizes
+
+
+def validation_score(source: Source, classes: int, draws: int) -> Callable[[Trainer], float]:
+    """Mean foreground Dice over fixed draws of a source of left-out cases."""
+
+    def score(trainer: Trainer) -> float:
+        table = []
+        for index in range(draws):
+            image, target = source.draw(10_007, index)
+            predicted = trainer.network(image).argmax(1)
+            table.append(dice_per_class(predicted, target, classes)[1:])
+        return float(torch.stack(table).nanmean())
+
+    return score
+
+
+def options_of(recipe: dict[str, Any]) -> TrainOptions:
+    """Read the ``[train]`` section of a recipe."""
+    return TrainOptions(**recipe.get("train", {}))

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -205,8 +204,3 @@ def validation_score(source: Source, classes: int, draws: int) -> Callable[[Trai
         return float(torch.stack(table).nanmean())
 
     return score
-
-
-def options_of(recipe: dict[str, Any]) -> TrainOptions:
-    """Read the ``[train]`` section of a recipe."""
-    return TrainOptions(**recipe.get("train", {}))

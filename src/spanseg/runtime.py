@@ -1,0 +1,145 @@
+"""Runs an exported model with OpenVINO: the only module that imports it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+import tomllib
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from spanseg.errors import SpansegError
+
+PRECISIONS = ("f32", "bf16", "auto")
+
+
+@dataclass(frozen=True)
+class ModelFolder:
+    """An exported model: ``model.onnx`` and ``model.toml``.
+
+    Args:
+        path: the folder.
+        table: contents of ``model.toml``.
+    """
+
+    path: Path
+    table: dict[str, Any]
+
+    @property
+    def canvas_shape(self) -> tuple[int, int, int]:
+        """Voxels of the canvas."""
+        i, j, k = self.table["canvas"]["shape"]
+        return i, j, k
+
+    @property
+    def voxel_mm(self) -> float:
+        """Edge length of the canvas's voxels in mm."""
+        return float(self.table["canvas"]["voxel_mm"])
+
+    @property
+    def protocol(self) -> str:
+        """Name of the protocol whose classes the model predicts."""
+        return str(self.table["model"]["protocol"])
+
+    def sha256(self) -> str:
+        """Hash of the network file."""
+        return hashlib.sha256((self.path / "model.onnx").read_bytes()).hexdigest()
+
+
+def open_model(name_or_path: str) -> ModelFolder:
+    """Find a shipped model by name or a model folder by path.
+
+    Raises:
+        SpansegError: there is none, or the folder is incomplete.
+    """
+    shipped = Path(str(resources.files("spanseg"))) / "models" / name_or_path
+    path = shipped if name_or_path.isidentifier() and shipped.is_dir() else Path(name_or_path)
+    for needed in ("model.toml", "model.onnx"):
+        if not (path / needed).is_file():
+            raise SpansegError(
+                f"{path}: expected a model folder with model.toml and model.onnx, found no {needed}; "
+                "use --model default or a folder that 'spanseg export' wrote."
+            )
+    try:
+        table = tomllib.loads((path / "model.toml").read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SpansegError(f"{path / 'model.toml'}: this is not valid TOML ({error}).") from error
+    return ModelFolder(path, table)
+
+
+def peak_bytes(model: ModelFolder) -> int:
+    """Memory that one pass needs at most, measured at export and recorded in the model folder."""
+    return int(float(model.table["runtime"]["peak_mib"]) * 2**20)
+
+
+class Engine:
+    """A compiled network.
+
+    Args:
+        model: the folder.
+        precision: ``f32``, ``bf16`` or ``auto`` (bf16 only where the model was found to agree with f32 and the
+            processor computes in it).
+        threads: threads of the network; ``None`` takes all cores that this process may use.
+
+    Raises:
+        SpansegError: an unknown precision, or one that this processor does not have.
+    """
+
+    def __init__(self, model: ModelFolder, precision: str = "auto", threads: int | None = None) -> None:
+        if precision not in PRECISIONS:
+            raise SpansegError(f"precision must be one of {', '.join(PRECISIONS)}, not '{precision}'.")
+        if threads is not None and threads < 1:
+            raise SpansegError(f"threads must be at least 1, not {threads}.")
+        openvino = _openvino()
+        core = openvino.Core()
+        capabilities = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        if precision == "bf16" and "BF16" not in capabilities:
+            raise SpansegError("this processor does not compute in bf16; use --precision f32 or auto.")
+        if precision == "auto":
+            passed = bool(model.table["runtime"].get("bf16_agrees", False))
+            precision = "bf16" if passed and "BF16" in capabilities else "f32"
+        self.model, self.precision = model, precision
+        self.threads = threads or available_cores()
+        self.version = str(openvino.__version__)
+        settings = {
+            "INFERENCE_PRECISION_HINT": precision,
+            "INFERENCE_NUM_THREADS": self.threads,
+            "PERFORMANCE_HINT": "LATENCY",
+        }
+        try:
+            network = core.read_model(str(model.path / "model.onnx"))
+            self._compiled = core.compile_model(network, "CPU", settings)
+        except RuntimeError as error:
+            reason = str(error).strip().splitlines()[-1]
+            raise SpansegError(f"{model.path / 'model.onnx'}: this network cannot be loaded ({reason}).") from error
+
+    def __call__(self, canvas: np.ndarray) -> np.ndarray:
+        """Class probabilities of one canvas.
+
+        Args:
+            canvas: float32 normalised image, shape (i, j, k).
+
+        Returns:
+            uint8 probabilities, 0 to 255, shape (class, i, j, k).
+        """
+        return np.asarray(self._compiled(canvas[None, None])[0])[0]
+
+
+def available_cores() -> int:
+    """Cores that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _openvino() -> Any:
+    """Import OpenVINO without its telemetry, which would start a process that contacts a server and write to HOME."""
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+    import openvino
+
+    return openvino

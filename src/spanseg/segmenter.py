@@ -1,0 +1,289 @@
+"""The main job: a scan in, labels, mask and volumes out, on the scan's own grid.
+
+Read → canonical orientation → centre of the brain → one fixed canvas → normalise → one pass → probabilities → the
+scan's grid → labels → small islands removed. No PyTorch, no sliding window.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from spanseg import __version__, centring, labelling
+from spanseg.errors import SpansegError
+from spanseg.facts import Facts
+from spanseg.geometry import Placement
+from spanseg.images import Scan, read_scan, scan_of
+from spanseg.intensity import normalise
+from spanseg.labels import Protocol, load_protocol
+from spanseg.machine import instruction_sets
+from spanseg.result import Segmentation, StructureVolume
+from spanseg.runtime import Engine, ModelFolder, open_model, peak_bytes
+from spanseg.volume import Volume, canonical
+
+
+@dataclass(frozen=True)
+class SegmentOptions:
+    """How scans are segmented.
+
+    Args:
+        model: name of a shipped model or a model folder.
+        precision: ``f32``, ``bf16`` or ``auto``.
+        threads: threads of the network; ``None`` takes all cores.
+        max_memory_bytes: refuse before loading when a scan needs more; ``None`` for no limit of our own.
+        device: ``cpu``, or ``cuda`` (needs PyTorch).
+        trust: ``sform`` or ``qform``, for files whose two forms disagree about left and right.
+        facts: what is known about the person.
+        lesion_mask: image whose voxels above 0 are lesion.
+        probabilities: keep the class probabilities in the result.
+    """
+
+    model: str = "default"
+    precision: str = "auto"
+    threads: int | None = None
+    max_memory_bytes: int | None = None
+    device: str = "cpu"
+    trust: str | None = None
+    facts: Facts = field(default_factory=Facts)
+    lesion_mask: str | Path | None = None
+    probabilities: bool = False
+
+
+class Predictor:
+    """A loaded model, ready for any number of scans."""
+
+    def __init__(self, options: SegmentOptions) -> None:
+        self.folder: ModelFolder = open_model(options.model)
+        self.protocol: Protocol = load_protocol(self.folder.protocol)
+        _check_memory(options.max_memory_bytes, peak_bytes(self.folder))
+        self.engine = _engine(self.folder, options)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What decides the labels beside the scan: model, hash, versions, precision, threads, instruction set."""
+        return {
+            "model": self.folder.table["model"]["name"],
+            "model_version": self.folder.table["model"]["version"],
+            "model_sha256": self.folder.sha256(),
+            "spanseg": __version__,
+            "engine": self.engine.name,
+            "precision": self.engine.precision,
+            "threads": self.engine.threads,
+            "instruction_sets": instruction_sets(),
+        }
+
+    def pass_over(self, image: Volume, centre_mm: np.ndarray, lesion: np.ndarray | None) -> tuple[np.ndarray, Placement]:
+        """Run the network once on the canvas round a point of a scan in canonical order."""
+        placement = Placement(
+            image.shape, image.voxel_size_mm, self.folder.canvas_shape, self.folder.voxel_mm, centre_mm
+        )
+        darkest = float(np.quantile(image.data[::4, ::4, ::4], 0.005))
+        canvas = placement.to_canvas(image.data, outside=darkest)
+        exclude = None if lesion is None else placement.to_canvas(lesion, outside=0.0) > 0.5
+        return self.engine(normalise(canvas, exclude)), placement
+
+
+def _engine(folder: ModelFolder, options: SegmentOptions) -> Any:
+    if options.device == "cpu":
+        return Engine(folder, options.precision, options.threads)
+    if options.device != "cuda":
+        raise SpansegError(f"device must be cpu or cuda, not '{options.device}'.")
+    from spanseg.runtime_torch import TorchEngine
+
+    return TorchEngine(folder, options.precision)
+
+
+def _check_memory(limit: int | None, needed: int) -> None:
+    if limit is not None and needed > limit:
+        raise SpansegError(
+            f"this model needs about {needed / 2**20:.0f} MiB for its canvas, --max-memory allows "
+            f"{limit / 2**20:.0f} MiB; allow more: the canvas cannot be cut into windows."
+        )
+
+
+def load_model(options: SegmentOptions) -> Predictor:
+    """Load the model that the options name; slow, once a batch.
+
+    Raises:
+        SpansegError: no such model, not enough memory allowed, or a precision that the processor does not have.
+    """
+    return Predictor(options)
+
+
+def segment(source: str | Path | Volume, options: SegmentOptions | None = None, **settings: Any) -> Segmentation:
+    """Segment one scan.
+
+    Args:
+        source: path of a NIfTI or MGH file, or a volume.
+        options: how; or give the fields of :class:`SegmentOptions` as keyword arguments.
+        settings: fields of :class:`SegmentOptions`.
+
+    Example:
+        >>> result = segment("sub-01_T1w.nii.gz", precision="f32")  # doctest: +SKIP
+        >>> result.volumes[0].name  # doctest: +SKIP
+        'Left-Cerebral-White-Matter'
+
+    Raises:
+        SpansegError: the scan cannot be read or segmented.
+    """
+    chosen = options or SegmentOptions(**settings)
+    scan = scan_of(source) if isinstance(source, Volume) else read_scan(source, chosen.trust, chosen.max_memory_bytes)
+    return segment_scan(scan, load_model(chosen), chosen)
+
+
+def segment_scan(scan: Scan, predictor: Predictor, options: SegmentOptions) -> Segmentation:
+    """Segment a scan that was read already with a model that was loaded already."""
+    clock = _Clock()
+    image, orientation = canonical(scan.volume)
+    notes, warnings = list(scan.notes), list(scan.warnings)
+    lesion = _lesion(options, scan, notes)
+    turned = None if lesion is None else orientation.to_canonical(lesion).astype(np.float32)
+    probabilities, placement, steps = _centred(image, predictor, turned, warnings)
+    clock.mark("network")
+    labelled = labelling.to_scan(probabilities, placement, options.probabilities)
+    clock.mark("resample")
+    changed = labelling.remove_islands(labelled.classes, len(predictor.protocol), image.voxel_volume_mm3)
+    mask = labelling.brain_mask(labelled.classes, predictor.protocol, float(image.voxel_size_mm[2]))
+    stripped = labelling.is_stripped(image.data, mask, image.voxel_size_mm)
+    clock.mark("clean")
+    ids = predictor.protocol.ids[orientation.to_original(labelled.classes)]
+    tissue = predictor.protocol.tissue_of_class[orientation.to_original(labelled.classes)]
+    if lesion is not None:
+        ids[lesion], tissue[lesion] = LESION_ID, 0
+    _facts_note(predictor, options, notes)
+    kept = labelled.probabilities
+    return Segmentation(
+        labels=scan.volume.with_data(ids),
+        tissue=scan.volume.with_data(tissue),
+        mask=scan.volume.with_data(orientation.to_original(mask).astype(np.uint8)),
+        probabilities=None if kept is None else scan.volume.with_data(orientation.to_original(kept)),
+        volumes=_volumes(predictor.protocol, labelled, mask, stripped, turned, image.voxel_volume_mm3),
+        protocol=predictor.protocol.name,
+        notes=tuple(notes),
+        warnings=tuple(warnings),
+        details=predictor.identity
+        | {
+            "steps": [*steps, f"{changed} voxels of small islands relabelled"],
+            "skull_stripped": stripped,
+            "canvas": {"shape": list(placement.canvas_shape), "voxel_mm": placement.canvas_voxel_mm},
+            "timings_s": clock.seconds,
+            "licence": predictor.folder.table["model"]["licence"],
+        },
+    )
+
+
+LESION_ID = 25
+"""FreeSurfer id that voxels of a lesion mask get (Left-Lesion; the mask does not say on which side)."""
+
+
+def _centred(
+    image: Volume, predictor: Predictor, lesion: np.ndarray | None, warnings: list[str]
+) -> tuple[np.ndarray, Placement, list[str]]:
+    """One pass round a first guess and, if the brain lies off the middle, a second round the brain that was found."""
+    guess = centring.first_guess(image.data, image.voxel_size_mm)
+    probabilities, placement = predictor.pass_over(image, guess, lesion)
+    steps = ["first pass round the guessed centre"]
+    tissue = _brain(probabilities, predictor.protocol)
+    off = centring.offset_mm(tissue, placement.canvas_voxel_mm)
+    if tissue.any() and (np.abs(off).max() > centring.FAR_MM or _touches(tissue, placement)):
+        steps.append("second pass: the brain lay %.0f mm off the middle of the canvas" % np.abs(off).max())
+        probabilities, placement = predictor.pass_over(image, placement.centre_mm + off, lesion)
+        tissue = _brain(probabilities, predictor.protocol)
+    if _touches(tissue, placement):
+        warnings.append("The brain touches the border of the canvas: parts of it may be missing from the result.")
+    return probabilities, placement, steps
+
+
+def _brain(probabilities: np.ndarray, protocol: Protocol) -> np.ndarray:
+    """Canvas voxels that are more probably brain (without CSF) than anything else."""
+    outside = probabilities[0].astype(np.uint16) + probabilities[protocol.class_of(24)]
+    return outside < 128
+
+
+def _touches(brain: np.ndarray, placement: Placement) -> bool:
+    covered = placement.to_canvas(np.ones(placement.scan_shape, dtype=np.float32), outside=0.0) > 0.5
+    return centring.touches_border(brain, covered)
+
+
+def _lesion(options: SegmentOptions, scan: Scan, notes: list[str]) -> np.ndarray | None:
+    """Read the lesion mask onto the scan's grid, shape (i, j, k), boolean."""
+    if options.lesion_mask is None:
+        return None
+    from spanseg.images import read_labels
+
+    mask = read_labels(options.lesion_mask).volume
+    if mask.shape == scan.volume.shape and np.allclose(mask.affine, scan.volume.affine, atol=1e-3):
+        return mask.data > 0
+    from scipy import ndimage
+
+    notes.append("The lesion mask lay on another grid and was resampled to the scan's (nearest voxel).")
+    to_mask = np.linalg.inv(mask.affine) @ scan.volume.affine
+    moved = ndimage.affine_transform(
+        (mask.data > 0).astype(np.uint8), to_mask[:3, :3], to_mask[:3, 3], scan.volume.shape, order=0
+    )
+    return moved > 0
+
+
+def _volumes(
+    protocol: Protocol,
+    labelled: labelling.Labelled,
+    mask: np.ndarray,
+    stripped: bool,
+    lesion: np.ndarray | None,
+    voxel_mm3: float,
+) -> tuple[StructureVolume, ...]:
+    """One row a structure, then tissues and the intracranial volume; lesions are taken out of all of them."""
+    classes = labelled.classes if lesion is None else np.where(lesion > 0, 0, labelled.classes)
+    counts = np.bincount(classes.ravel(), minlength=len(protocol)) * voxel_mm3
+    soft = labelled.volumes_mm3
+    if lesion is not None:
+        soft = _outside_lesion(labelled, lesion, soft)
+    rows = [
+        StructureVolume(structure.id, structure.name, float(soft[index]), float(counts[index]))
+        for index, structure in enumerate(protocol.structures)
+        if index
+    ]
+    for tissue, value in protocol.tissues.items():
+        members = protocol.tissue_of_class == value
+        rows.append(StructureVolume(0, tissue, float(soft[members].sum()), float(counts[members].sum())))
+    brain = float(mask.sum()) * voxel_mm3
+    if stripped:
+        reason = "the scan is skull-stripped: what lay between brain and skull is not in it"
+        rows.append(StructureVolume(0, "IntraCranialVol", None, None, reason))
+    else:
+        rows.append(StructureVolume(0, "IntraCranialVol", brain, brain))
+    if lesion is not None:
+        size = float((lesion > 0).sum()) * voxel_mm3
+        rows.append(StructureVolume(LESION_ID, "Lesion", size, size))
+    return tuple(rows)
+
+
+def _outside_lesion(labelled: labelling.Labelled, lesion: np.ndarray, soft: np.ndarray) -> np.ndarray:
+    """Scale each structure's volume by the share of its labelled voxels that lie outside the lesion."""
+    before = np.bincount(labelled.classes.ravel(), minlength=len(soft))
+    after = np.bincount(labelled.classes[lesion == 0].ravel(), minlength=len(soft))
+    return soft * after / np.maximum(before, 1)
+
+
+def _facts_note(predictor: Predictor, options: SegmentOptions, notes: list[str]) -> None:
+    """Say plainly when facts were given to a model that is told nothing."""
+    if options.facts != Facts() and not predictor.folder.table["model"].get("told", []):
+        notes.append(f"The model '{predictor.folder.table['model']['name']}' is not told age, sex or diagnosis: they changed nothing.")
+
+
+class _Clock:
+    """Seconds between marks."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def mark(self, name: str) -> None:
+        """Record the time since the last mark under a name."""
+        now = time.perf_counter()
+        self.seconds[name] = round(now - self._last, 3)
+        self._last = now

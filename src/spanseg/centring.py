@@ -47,6 +47,8 @@ def _threshold(data: np.ndarray) -> float:
     Reference: Otsu, IEEE Trans. Systems, Man, and Cybernetics 1979.
     """
     low, high = np.quantile(data, [0.0, 0.99])
+    if not high > low:
+        return float(low)
     counts, edges = np.histogram(np.clip(data, low, high), bins=128)
     middles = (edges[:-1] + edges[1:]) / 2
     weight = counts.cumsum()

@@ -145,8 +145,8 @@ def cgroup_memory(
     """Memory limit of a Linux container and what of it is free, in bytes; file cache counts as free."""
     found: tuple[int | None, int | None] = (None, None)
     for folder in _cgroup_folders(root, own, "memory"):
-        limit = _number(folder / "memory.max") or _number(folder / "memory.limit_in_bytes")
-        used = _number(folder / "memory.current") or _number(folder / "memory.usage_in_bytes")
+        limit = _number(folder / "memory.max", folder / "memory.limit_in_bytes")
+        used = _number(folder / "memory.current", folder / "memory.usage_in_bytes")
         if limit is None or used is None or limit > _NO_LIMIT_BYTES:
             continue
         stat = dict(line.split() for line in _read(folder / "memory.stat").splitlines())
@@ -197,9 +197,10 @@ def _cgroup_folders(root: Path, own: Path, controller: str) -> list[Path]:
     return [folder for folder in folders if folder.is_dir()]
 
 
-def _number(path: Path) -> int | None:
-    text = _read(path).strip()
-    return int(text) if text.isdigit() else None
+def _number(*paths: Path) -> int | None:
+    """The whole number in the first of the files that holds one."""
+    texts = [_read(path).strip() for path in paths]
+    return next((int(text) for text in texts if text.isdigit()), None)
 
 
 def _read(path: Path) -> str:
@@ -214,3 +215,13 @@ def _run(command: list[str]) -> str:
         return subprocess.run(command, capture_output=True, text=True, timeout=5, check=False).stdout
     except (OSError, subprocess.SubprocessError):
         return ""
+
+
+def peak_memory_bytes() -> int | None:
+    """Largest resident memory of this process so far; ``None`` where the system does not tell (Windows)."""
+    try:
+        import resource
+    except ImportError:
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return int(peak) if sys.platform == "darwin" else int(peak) * 1024

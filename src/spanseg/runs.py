@@ -18,6 +18,8 @@ from spanseg.train import Trainer, TrainOptions, validation_score
 PLAIN = {"t1": 1.0, "t2": 0.0, "flair": 0.0, "random": 0.0, "infant": 0.0, "thick": 0.0, "cut": 0.0, "sloppy": 0.0}
 """What the left-out maps are drawn with: T1-like contrast, no thick slices, nothing cut off."""
 
+_WEIGHTS = (checkpoint.DELTA, "weights.safetensors")
+
 
 def read_maps(folder: Path, table: GenerationClasses) -> list[PackedMap]:
     """Pack every label map under a folder, in the order of their names.
@@ -110,6 +112,51 @@ def generator(
 ) -> Generator:
     """Generator of a recipe's canvas and protocol over some label maps."""
     return Generator(maps, load_classes(protocol), model.canvas_of(recipe), options, device)
+
+
+def weights_of(start: str) -> Path:
+    """Find the weights that a run, a model folder or the name of a shipped model stands for.
+
+    Raises:
+        SpansegError: none of these holds weights.
+    """
+    from importlib import resources
+
+    shipped = Path(str(resources.files("spanseg"))) / "models" / start
+    candidates = [Path(start), *(base / name for base in (Path(start), shipped) for name in _WEIGHTS)]
+    for candidate in candidates:
+        if candidate.is_file():
+            return candidate
+    raise SpansegError(f"{start}: expected a run or model folder with {' or '.join(_WEIGHTS)}, found none.")
+
+
+class Board:
+    """Writes a run's figures for TensorBoard, if TensorBoard is installed; ``history.csv`` is written in any case.
+
+    Args:
+        folder: the run; event files go into its subfolder ``tensorboard``.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            self._writer = None
+        else:
+            self._writer = SummaryWriter(str(folder / "tensorboard"))
+
+    def add(self, row: dict[str, float]) -> None:
+        """Record one row of the history at its step."""
+        if self._writer:
+            for key, value in row.items():
+                self._writer.add_scalar(key, value, int(row["step"]))
+
+    def __enter__(self) -> "Board":
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        if self._writer:
+            self._writer.close()
 
 
 def finish(trainer: Trainer, recipe: dict[str, Any]) -> Path:

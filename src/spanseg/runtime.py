@@ -105,7 +105,7 @@ class Engine:
             precision = "bf16" if passed and "BF16" in capabilities else "f32"
         self.model, self.precision = model, precision
         self.threads = threads or available_cores()
-        self.version = str(openvino.__version__)
+        self.name = f"OpenVINO {openvino.__version__}"
         settings = {
             "INFERENCE_PRECISION_HINT": precision,
             "INFERENCE_NUM_THREADS": self.threads,

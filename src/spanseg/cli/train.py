@@ -1,0 +1,53 @@
+"""``spanseg train``: train the network of a recipe on synthetic scans."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from spanseg.runs import Board
+
+
+def train(
+    recipe: Annotated[str, typer.Argument(help="Name of a shipped recipe or path of a TOML file.")],
+    data: Annotated[Path, typer.Option("--data", help="Folder of label maps, or a .npz that --pack wrote.")],
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder of the run; default runs/RECIPE.")] = None,
+    settings: Annotated[list[str] | None, typer.Option("--set", help="Override: section.key=value.")] = None,
+    start: Annotated[str, typer.Option("--from", help="Weights to start from: a run, a model folder, 'default'.")] = "",
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    threads: Annotated[int | None, typer.Option(help="Threads of PyTorch.")] = None,
+    pack: Annotated[Path | None, typer.Option(help="Write the packed label maps to this .npz and stop.")] = None,
+) -> None:
+    """Train, log, checkpoint and resume. A second call with the same folder goes on where the first one stopped."""
+    import torch
+
+    from spanseg import model, runs
+    from spanseg import recipe as recipes
+    from spanseg.generation import load_classes
+
+    if threads:
+        torch.set_num_threads(threads)
+    chosen = recipes.load(recipe, settings)
+    if start:
+        chosen.setdefault("train", {})["start"] = str(runs.weights_of(start))
+    if data.suffix == ".npz":
+        maps = runs.load_packed(data)
+    else:
+        maps = runs.read_maps(data, load_classes(model.protocol_of(chosen)))
+    if pack:
+        runs.save_packed(maps, pack)
+        print(f"{len(maps)} label maps packed into {pack}")
+        return
+    folder = out or Path("runs") / Path(recipe).stem
+    trainer, validate = runs.prepare(chosen, maps, folder, device)
+    with runs.Board(folder) as board:
+        trainer.run(validate, lambda row: _report(row, trainer.options.steps, board))
+    print(f"weights: {runs.finish(trainer, chosen)}")
+
+
+def _report(row: dict[str, float], steps: int, board: "Board") -> None:
+    board.add(row)
+    if row["step"] % 25 == 0 or "validation" in row:
+        score = f"  left-out Dice {row['validation']:.3f}" if "validation" in row else ""
+        print(f"step {row['step']:.0f}/{steps}  loss {row['loss']:.3f}  {row['draw_s'] + row['step_s']:.2f} s{score}", flush=True)

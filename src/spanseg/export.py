@@ -1,0 +1,226 @@
+"""From a checkpoint to a model folder that runs without PyTorch, checked against PyTorch before it is written."""
+
+import dataclasses
+import hashlib
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from jaxtyping import Float, UInt8
+from onnx import TensorProto, helper, numpy_helper
+from torch import Tensor, nn
+
+from spanseg import checkpoint, model
+from spanseg import recipe as recipes
+from spanseg.centring import first_guess
+from spanseg.errors import SpansegError
+from spanseg.geometry import Placement
+from spanseg.images import read_scan
+from spanseg.intensity import normalise
+from spanseg.labels import Protocol
+from spanseg.machine import peak_memory_bytes
+from spanseg.runtime import Engine, ModelFolder
+from spanseg.volume import canonical
+
+OPSET = 17
+AGREE_F32, AGREE_BF16, AGREE_THREADS = 0.998, 0.99, 0.998
+NUCLEUS_VOLUME = 0.02
+
+
+@dataclasses.dataclass(frozen=True)
+class Description:
+    """What ``model.toml`` says about a model beside what the recipe knows.
+
+    Args:
+        name: short name.
+        version: version of the weights.
+        licence: SPDX identifier of the weights' licence.
+        data: what the weights were trained on, one sentence.
+    """
+
+    name: str
+    version: str
+    licence: str
+    data: str
+
+
+class _Probabilities(nn.Module):
+    """The network with a softmax and probabilities as whole numbers from 0 to 255."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, image: Float[Tensor, "batch channel i j k"]) -> UInt8[Tensor, "batch class i j k"]:
+        return (torch.softmax(self.network(image), dim=1) * 255).round().to(torch.uint8)
+
+
+def export(run: Path, folder: Path, description: Description, canvases: list[np.ndarray]) -> dict[str, float]:
+    """Write ``model.onnx``, ``weights.safetensors``, ``recipe.toml`` and ``model.toml`` into a folder.
+
+    Args:
+        run: checkpoint folder of the training run.
+        folder: model folder; replaced as a whole once all checks have passed. Other files in it are kept.
+        description: what the model folder says about itself.
+        canvases: normalised float32 canvases on which PyTorch and the exported network must agree.
+
+    Returns:
+        What was measured: agreements, peak memory, parameters.
+
+    Raises:
+        SpansegError: the checkpoint does not fit its recipe, or the exported network disagrees with PyTorch.
+    """
+    recipe = recipes.load(str(run / "recipe.toml"))
+    network = model.build(recipe).eval()
+    weights = {key: value.half() for key, value in checkpoint.load_tensors(run / checkpoint.DELTA).items()}
+    checkpoint.load_into(network, {key: value.float() for key, value in weights.items()}, str(run))
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".export-") as scratch:
+        draft = Path(scratch)
+        _write_onnx(network, recipe, draft / "model.onnx")
+        table = _table(recipe, description, network)
+        measured = _check(network, ModelFolder(draft, table), model.protocol_of(recipe), canvases)
+        table["runtime"] |= {"peak_mib": round(measured["peak_mib"]), "bf16_agrees": measured.pop("bf16_agrees", 0) > 0}
+        table["agreement"] = {key: round(value, 5) for key, value in measured.items() if key != "peak_mib"}
+        table["model"]["sha256"] = hashlib.sha256((draft / "model.onnx").read_bytes()).hexdigest()
+        checkpoint.save_tensors(draft / "weights.safetensors", weights)
+        checkpoint.save_text(draft / "recipe.toml", recipes.dumps(recipe))
+        checkpoint.save_text(draft / "model.toml", recipes.dumps(table))
+        _publish(draft, folder)
+    return measured | {"parameters": float(sum(p.numel() for p in network.parameters()))}
+
+
+def _publish(draft: Path, folder: Path) -> None:
+    """Move the finished files over; ``model.toml`` last, since it names the hash of the network."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("weights.safetensors", "recipe.toml", "model.onnx", "model.toml"):
+        if os.name == "nt" and (folder / name).exists():
+            shutil.copyfile(draft / name, folder / name)
+        else:
+            os.replace(draft / name, folder / name)
+
+
+def _write_onnx(network: nn.Module, recipe: dict[str, Any], path: Path) -> None:
+    """Trace the network at its canvas and store the weights in half precision."""
+    image = torch.zeros(1, 1, *model.canvas_of(recipe).shape)
+    torch.onnx.export(
+        _Probabilities(network).eval(),
+        (image,),
+        str(path),
+        input_names=["image"],
+        output_names=["probabilities"],
+        opset_version=OPSET,
+        dynamo=False,
+    )
+    graph = onnx.load(str(path))
+    store_half(graph.graph)
+    graph.metadata_props.add(key="spanseg", value="probabilities are uint8, 0 to 255; input as in model.toml")
+    onnx.save(graph, str(path))
+
+
+def store_half(graph: onnx.GraphProto) -> None:
+    """Replace each float32 weight by a float16 one and a cast, which halves the file and changes no arithmetic."""
+    casts = []
+    for index, tensor in enumerate(list(graph.initializer)):
+        if tensor.data_type != TensorProto.FLOAT or numpy_helper.to_array(tensor).size < 64:
+            continue
+        name = tensor.name
+        half = numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float16), f"{name}.half")
+        graph.initializer[index].CopyFrom(half)
+        casts.append(helper.make_node("Cast", [half.name], [name], to=TensorProto.FLOAT))
+    nodes = list(graph.node)
+    del graph.node[:]
+    graph.node.extend(casts + nodes)
+
+
+def _table(recipe: dict[str, Any], description: Description, network: nn.Module) -> dict[str, Any]:
+    protocol = model.protocol_of(recipe)
+    return {
+        "model": dataclasses.asdict(description)
+        | {
+            "protocol": protocol.name,
+            "backbone": recipe["backbone"]["name"],
+            "parameters": sum(p.numel() for p in network.parameters()),
+            "told": [],
+        },
+        "canvas": dict(recipe["canvas"]),
+        "input": {"normalisation": "spanseg.intensity.normalise", "orientation": "RAS", "channels": ["MR image"]},
+        "labels": {"ids": [s.id for s in protocol.structures], "names": [s.name for s in protocol.structures]},
+        "runtime": {"bf16_agrees": False},
+    }
+
+
+def _check(
+    network: nn.Module, folder: ModelFolder, protocol: Protocol, canvases: list[np.ndarray]
+) -> dict[str, float]:
+    """Run the exported network against PyTorch and against itself.
+
+    Raises:
+        SpansegError: f32 disagrees with PyTorch on more than 0.2 % of the brain voxels.
+    """
+    single = Engine(folder, "f32", 1)
+    exported = [single(canvas) for canvas in canvases]
+    measured = {"peak_mib": (peak_memory_bytes() or 0) / 2**20}
+    expected = [_in_torch(network, canvas) for canvas in canvases]
+    measured["f32_against_pytorch"] = min(map(agreement, exported, expected, strict=False))
+    if measured["f32_against_pytorch"] < AGREE_F32:
+        raise SpansegError(
+            f"the exported network agrees with PyTorch on {measured['f32_against_pytorch']:.2%} of the brain voxels; "
+            f"at least {AGREE_F32:.1%} are needed, so nothing was written."
+        )
+    double = Engine(folder, "f32", 2)
+    measured["f32_threads"] = min(agreement(a, double(c)) for a, c in zip(exported, canvases, strict=True))
+    try:
+        short = Engine(folder, "bf16", 1)
+    except SpansegError:
+        return measured  # this processor has no bf16: the model stays with f32
+    rounded = [short(canvas) for canvas in canvases]
+    again = Engine(folder, "bf16", 2)
+    measured["bf16"] = min(map(agreement, rounded, exported, strict=False))
+    measured["bf16_threads"] = min(agreement(a, again(c)) for a, c in zip(rounded, canvases, strict=True))
+    measured["bf16_nucleus_volume"] = max(
+        _volume_change(a, b, protocol) for a, b in zip(rounded, exported, strict=True)
+    )
+    measured["bf16_agrees"] = float(
+        measured["bf16"] >= AGREE_BF16
+        and measured["bf16_threads"] >= AGREE_THREADS
+        and measured["bf16_nucleus_volume"] <= NUCLEUS_VOLUME
+    )
+    return measured
+
+
+def _in_torch(network: nn.Module, canvas: np.ndarray) -> np.ndarray:
+    with torch.no_grad():
+        return _Probabilities(network)(torch.from_numpy(canvas)[None, None])[0].numpy()
+
+
+def agreement(first: np.ndarray, second: np.ndarray) -> float:
+    """Share of voxels with the same label among those that are brain in either result.
+
+    Args:
+        first, second: uint8 probabilities, shape (class, i, j, k).
+    """
+    one, other = first.argmax(0), second.argmax(0)
+    brain = (one > 0) | (other > 0)
+    return float((one == other)[brain].mean()) if brain.any() else 1.0
+
+
+def _volume_change(first: np.ndarray, second: np.ndarray, protocol: Protocol) -> float:
+    """Largest relative change of a nucleus's volume."""
+    nuclei = [protocol.class_of(value) for value in protocol.groups["nuclei"]]
+    one, other = (np.array([p[n].sum(dtype=np.float64) for n in nuclei]) for p in (first, second))
+    return float((np.abs(one - other) / np.maximum(other, 1)).max())
+
+
+def scan_canvas(path: Path, run: Path) -> np.ndarray:
+    """Put a scan on the canvas of a run, as segmenting does: normalised float32, shape (i, j, k)."""
+    canvas = model.canvas_of(recipes.load(str(run / "recipe.toml")))
+    image, _ = canonical(read_scan(path).volume)
+    centre = first_guess(image.data, image.voxel_size_mm)
+    placement = Placement(image.shape, image.voxel_size_mm, canvas.shape, canvas.voxel_mm, centre)
+    return normalise(placement.to_canvas(image.data, outside=float(np.quantile(image.data, 0.005))))

@@ -1,0 +1,213 @@
+"""Quality flags: what in a result asks for a second look, in plain words. They never change a result.
+
+The limits are wide on purpose: a flag should mean that something is probably wrong, not that a person is unusual. Where
+they were measured, it was on 40 adults: the 20 label maps of SynthSeg, of which some have very large ventricles, the 19
+manually labelled people of the MICCAI 2012 challenge, and FreeSurfer's example.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from spanseg.asymmetry import lateral_pairs, plain_name, sided_name, volume_mm3
+from spanseg.labels import load_protocol
+from spanseg.result import Segmentation
+from spanseg.volume import canonical
+
+if TYPE_CHECKING:
+    from spanseg.images import Scan
+
+
+class Limit(NamedTuple):
+    """What is plausible for one structure.
+
+    Args:
+        asymmetry_percent: largest plausible difference of the sides in percent of their mean; ``None`` for no limit.
+        least_percent: smallest plausible volume of one side (or of a midline structure), in percent of the brain.
+        most_percent: largest plausible volume, in percent of the brain.
+    """
+
+    asymmetry_percent: float | None
+    least_percent: float
+    most_percent: float
+
+
+# Asymmetry: beyond the largest value measured, two outliers left aside (one hippocampus with 108, one pallidum with 59).
+# 35 % is a left/right ratio of 0.7 or 1.4; in 2082 people the 90th percentile of hippocampal asymmetry was 8.5 %
+# (FreeSurfer) and 18 % (FIRST) of the larger side (Dallas Heart Study, PMC7964497). The inferior horns of the ventricles
+# differ by more than 100 % in healthy people: no limit there.
+# Percent of the brain (grey and white matter): half of the smallest and twice the largest value measured, rounded;
+# ventricles may be as narrow as they like.
+LIMITS = {
+    "Cerebral white matter": Limit(15, 7.5, 42),
+    "Cerebral cortex": Limit(15, 9, 52),
+    "Lateral ventricle": Limit(100, 0, 10),
+    "Inferior lateral ventricle": Limit(None, 0, 0.75),
+    "Cerebellum white matter": Limit(35, 0.45, 4),
+    "Cerebellum cortex": Limit(20, 1.7, 12),
+    "Thalamus": Limit(30, 0.27, 1.6),
+    "Caudate": Limit(30, 0.1, 0.9),
+    "Putamen": Limit(30, 0.15, 1.3),
+    "Pallidum": Limit(45, 0.03, 0.36),
+    "Hippocampus": Limit(35, 0.05, 0.9),
+    "Amygdala": Limit(45, 0.03, 0.36),
+    "Accumbens": Limit(75, 0.007, 0.14),
+    "Ventral DC": Limit(30, 0.16, 0.9),
+    "3rd ventricle": Limit(None, 0, 0.65),
+    "4th ventricle": Limit(None, 0, 0.6),
+    "Brain stem": Limit(None, 0.6, 5),
+}
+
+# Adults have about 900 to 1700 ml of grey and white matter (798 to 1517 in the 40), newborns 341 ml on average and
+# three-month-olds 64 % more (Holland et al., JAMA Neurology 2014, PMC4940157).
+BRAIN_ML = (600.0, 2000.0)
+# Of slices further apart than this, most small nuclei are seen in three or fewer.
+SLICE_MM = 3.0
+# Plane that cuts through brain tissue at the edge of the scan. The first 3 mm of a ball of 70 mm radius have this area:
+# a brain that was cropped to its bounding box stays below.
+CUT_MM2 = 1500.0
+# Difference of grey and white matter in standard deviations. At 1, with any threshold, 31 % of the voxels fall on the
+# wrong side. T1-weighted scans have 3.5 to 4.0 after bias correction and 1.5 to 1.9 without (10 IXI people).
+CONTRAST_SD = 1.0
+# White matter signal over noise. At 8, noise is about half the usual T1 difference of grey and white matter, a quarter
+# of the white matter's signal. Usual scans have 30 to 55.
+SIGNAL_TO_NOISE = 8.0
+# Structures that may rightly be invisible: closed horns of the ventricles, CSF of a skull-stripped scan.
+MAY_BE_MISSING = ("Inferior lateral ventricle", "CSF")
+
+
+def quality_flags(scan: Scan, result: Segmentation) -> list[str]:
+    """Say in plain words what asks for a second look; an empty list if nothing does.
+
+    Args:
+        scan: the scan as read.
+        result: its segmentation, on the same grid.
+    """
+    flags = list(dict.fromkeys([*scan.warnings, *result.warnings]))
+    brain_ml = int(np.count_nonzero(result.tissue.data > 1)) * result.tissue.voxel_volume_mm3 / 1000
+    if brain_ml == 0:
+        return [*flags, "No brain was found in this scan."]
+    flags += _brain_size(brain_ml)
+    flags += _field_of_view(result)
+    flags += _missing(result)
+    flags += _shares(result, brain_ml)
+    flags += _asymmetry(result)
+    flags += _slices(scan)
+    flags += _contrast(scan, result)
+    flags += [f"{row.name}: not given, because {row.note}." for row in result.volumes if _undefined(row.mm3, row.note)]
+    return flags
+
+
+def _undefined(mm3: float | None, note: str) -> bool:
+    return mm3 is None and bool(note)
+
+
+def _brain_size(brain_ml: float) -> list[str]:
+    low, high = BRAIN_ML
+    if low <= brain_ml <= high:
+        return []
+    unless = "unless this is an infant, " if brain_ml < low else ""
+    return [
+        f"The brain measures {brain_ml:.0f} ml, where adults have about 900 to 1700 and newborns about 350: "
+        f"{unless}this may not be a human brain, or the voxel size in the header is wrong."
+    ]
+
+
+def _field_of_view(result: Segmentation) -> list[str]:
+    """Name the edges of the scan that cut through the brain; the brain stem always leaves at the bottom."""
+    tissue, _ = canonical(result.tissue)
+    labels, _ = canonical(result.labels)
+    stem = next((row.id for row in result.volumes if plain_name(row.name) == "Brain stem"), -1)
+    names = (("left", "right"), ("back", "front"), ("bottom", "top"))
+    cut = []
+    for axis, ends in enumerate(names):
+        voxel_mm2 = tissue.voxel_volume_mm3 / tissue.voxel_size_mm[axis]
+        for name, index in zip(ends, (0, -1), strict=True):
+            face = (slice(None),) * axis + (index,)
+            edge = (tissue.data[face] > 1) & (labels.data[face] != stem)
+            if np.count_nonzero(edge) * voxel_mm2 > CUT_MM2:
+                cut.append(name)
+    return [f"The scan cuts off part of the brain ({', '.join(cut)}): volumes are too small there."] if cut else []
+
+
+def _missing(result: Segmentation) -> list[str]:
+    names = [
+        sided_name(row.name)
+        for row in result.volumes
+        if row.id and row.mm3_labels == 0 and plain_name(row.name) not in MAY_BE_MISSING
+    ]
+    if not names:
+        return []
+    return [f"Not found in this scan: {', '.join(names)}."]
+
+
+def _shares(result: Segmentation, brain_ml: float) -> list[str]:
+    """Compare each structure with the whole brain, so that small and large heads have the same limits."""
+    flags = []
+    for row in result.volumes:
+        limit, mm3 = LIMITS.get(plain_name(row.name)), volume_mm3(row)
+        if limit is None or not row.id or not mm3:
+            continue
+        share = mm3 / (10 * brain_ml)
+        if not limit.least_percent <= share <= limit.most_percent:
+            size = "small" if share < limit.least_percent else "large"
+            flags.append(
+                f"{sided_name(row.name)} is unusually {size}: {mm3 / 1000:.2f} ml, {share:.2g} % of the brain "
+                f"(expected {limit.least_percent:g} to {limit.most_percent:g} %)."
+            )
+    return flags
+
+
+def _asymmetry(result: Segmentation) -> list[str]:
+    flags = []
+    for pair in lateral_pairs(result):
+        limit, percent = LIMITS.get(pair.name), pair.asymmetry_percent
+        if limit is None or limit.asymmetry_percent is None or percent is None:
+            continue
+        if abs(percent) > limit.asymmetry_percent:
+            larger = "left" if percent > 0 else "right"
+            flags.append(
+                f"{pair.name}: the {larger} side is larger by {abs(percent):.0f} % of the mean of both "
+                f"(more than {limit.asymmetry_percent:g} % is unusual)."
+            )
+    return flags
+
+
+def _slices(scan: Scan) -> list[str]:
+    thickest_mm = float(scan.volume.voxel_size_mm.max())
+    if thickest_mm <= SLICE_MM:
+        return []
+    return [f"Voxels are up to {thickest_mm:.1f} mm long: volumes of small structures are less certain."]
+
+
+def _contrast(scan: Scan, result: Segmentation) -> list[str]:
+    """Look at the scan where cerebral white matter and cortex were found; says nothing if there is little of them."""
+    groups = load_protocol(result.protocol).groups
+    # Every second voxel is plenty, but for noise, which is taken between neighbours along the finest axis.
+    axis = int(np.argmin(scan.volume.voxel_size_mm))
+    image = np.moveaxis(scan.volume.data, axis, 0)[:, ::2, ::2]
+    labels = np.moveaxis(result.labels.data, axis, 0)[:, ::2, ::2]
+    is_white = np.isin(labels, groups.get("cerebral_white_matter", []))
+    white, grey = image[is_white], image[np.isin(labels, groups.get("cerebral_cortex", []))]
+    steps = (image[1:] - image[:-1])[is_white[1:] & is_white[:-1]]
+    if min(white.size, grey.size, steps.size) < 1000:
+        return []
+    flags = []
+    difference = float(np.median(white) - np.median(grey))
+    spread = float(np.hypot(_spread(white), _spread(grey))) / np.sqrt(2)
+    if abs(difference) < CONTRAST_SD * spread:
+        flags.append("Grey and white matter look alike in this scan (low contrast, or uneven brightness).")
+    elif difference < 0:
+        flags.append("Grey matter is brighter than white: this is no adult T1-weighted scan, for which the model is tuned.")
+    signal = float(np.median(white) - np.percentile(image[::4], 1))
+    noise = _spread(steps) / np.sqrt(2)
+    if abs(signal) < SIGNAL_TO_NOISE * noise:
+        flags.append(f"The scan is very noisy (signal to noise {abs(signal) / noise:.1f} in white matter).")
+    return flags
+
+
+def _spread(values: np.ndarray) -> float:
+    """Standard deviation as told by the median, which the borders between tissues do not reach."""
+    return 1.4826 * float(np.median(np.abs(values - np.median(values))))

@@ -1,0 +1,179 @@
+"""Which scans are meant, and where the results of each go."""
+
+from __future__ import annotations
+
+import os
+import re
+import unicodedata
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from spanseg.errors import SpansegError
+
+SUFFIXES = (".nii.gz", ".nii", ".mgz", ".mgh")
+DICOM_SUFFIXES = (".dcm", ".ima", ".dicom")
+CONVERT = "convert it first, for example with: dcm2niix -z y -o nifti FOLDER"
+NOT_SCANS = frozenset(
+    "mask brainmask seg dseg probseg segmentation label labels labelmap aseg aparc wmparc ribbon lesion roi".split()
+)
+"""Words in a file name that say: this is a label map or a mask, not a scan."""
+RESULTS = ("_dseg", "_tissue_dseg", "_desc-brain_mask", "_desc-brain", "_probseg")
+"""What follows the stem in the names of the images that spanseg writes."""
+_LOOKED_AT = 200
+
+
+@dataclass(frozen=True)
+class Job:
+    """One scan to segment.
+
+    Args:
+        path: the scan.
+        folder: where its results go.
+        stem: what their names begin with.
+    """
+
+    path: Path
+    folder: Path
+    stem: str
+
+    @property
+    def sidecar(self) -> Path:
+        """The JSON file that is written last: where it is, the scan is finished."""
+        return self.folder / f"{self.stem}_dseg.json"
+
+
+def find_jobs(sources: Sequence[str | Path], out: Path) -> list[Job]:
+    """List the scans that files and folders stand for.
+
+    A file gives its results straight under ``out``; a folder keeps its tree there. From a folder: ``*_T1w`` images if
+    there are any, else ``mri/T1.mgz``, else every image that is not a label map or a mask by its name. What lies under
+    ``derivatives`` or ``out``, and what is hidden, is never taken.
+
+    Raises:
+        SpansegError: nothing there, a format that is not read, DICOM, or two scans with one output name.
+    """
+    jobs: dict[tuple[Path, Path], Job] = {}
+    for source in sources:
+        try:
+            for path, folder in _scans_of(Path(source), out):
+                jobs.setdefault((_absolute(path), folder), Job(path, folder, stem_of(path)))
+        except OSError as error:
+            raise SpansegError(f"{source}: this cannot be read ({error.strerror}).") from error
+    found = list(jobs.values())
+    _refuse_shared_names(found)
+    _refuse_overwritten_scans(found)
+    return found
+
+
+def stem_of(path: Path) -> str:
+    """File name without its image suffix.
+
+    Raises:
+        SpansegError: the suffix is not one of an image format that is read, or nothing is left without it.
+    """
+    for suffix in SUFFIXES:
+        if path.name.lower().endswith(suffix) and len(path.name) > len(suffix):
+            return path.name[: -len(suffix)]
+    raise SpansegError(f"{path}: expected an image named like scan.nii.gz, with one of {', '.join(SUFFIXES)}.")
+
+
+def _scans_of(source: Path, out: Path) -> Iterator[tuple[Path, Path]]:
+    """Yield the scans of one argument with their output folders."""
+    if source.is_dir():
+        for path in _scans_in(source, out):
+            yield path, out / path.parent.relative_to(source)
+        return
+    if source.is_symlink() and not source.exists():
+        raise SpansegError(f"{source}: this link leads nowhere; get the file first (for example with: git annex get).")
+    if not source.exists():
+        raise SpansegError(f"{source}: there is no such file or folder.")
+    if _is_dicom(source):
+        raise SpansegError(f"{source}: this is DICOM, and spanseg reads NIfTI and MGH; {CONVERT}")
+    stem_of(source)
+    yield source, out
+
+
+def _scans_in(source: Path, out: Path) -> list[Path]:
+    files = list(_walk(source, out))
+    images = [path for path in files if path.name.lower().endswith(SUFFIXES)]
+    kinds: tuple[Callable[[Path], bool], ...] = (_is_t1w, _is_freesurfer_t1, _is_no_label_map)
+    for kind in kinds:
+        chosen = [path for path in images if kind(path)]
+        if chosen:
+            return chosen
+    if any(_is_dicom(path) for path in files[:_LOOKED_AT]):
+        raise SpansegError(f"{source}: this folder holds DICOM, and spanseg reads NIfTI and MGH; {CONVERT}")
+    raise SpansegError(f"{source}: found no scan in this folder; expected files with {', '.join(SUFFIXES)}.")
+
+
+def _walk(source: Path, out: Path) -> Iterator[Path]:
+    """Yield the files under a folder in the order of their names; linked folders are entered once."""
+    seen = {os.path.realpath(out)} - {os.path.realpath(source)}
+    for folder, names, files in os.walk(source, onerror=_refuse_folder, followlinks=True):
+        if os.path.realpath(folder) in seen:
+            names.clear()
+            continue
+        seen.add(os.path.realpath(folder))
+        names[:] = sorted(name for name in names if not name.startswith(".") and name != "derivatives")
+        yield from (Path(folder) / name for name in sorted(files) if not name.startswith("."))
+
+
+def _refuse_folder(error: OSError) -> None:
+    raise SpansegError(f"{error.filename}: this folder cannot be read ({error.strerror}).") from error
+
+
+def _is_t1w(path: Path) -> bool:
+    return path.name.endswith(("_T1w.nii", "_T1w.nii.gz"))
+
+
+def _is_freesurfer_t1(path: Path) -> bool:
+    return path.name == "T1.mgz" and path.parent.name == "mri"
+
+
+def _is_no_label_map(path: Path) -> bool:
+    words = re.split(r"[^a-z0-9]+", path.name.lower())
+    return NOT_SCANS.isdisjoint(words) and not stem_of(path).endswith(RESULTS)
+
+
+def _is_dicom(path: Path) -> bool:
+    """Whether a file is DICOM by its name or by the letters at byte 128."""
+    if path.name.lower().endswith(DICOM_SUFFIXES) or path.name == "DICOMDIR":
+        return True
+    if path.name.lower().endswith(SUFFIXES):
+        return False
+    try:
+        with path.open("rb") as stream:
+            return stream.read(132)[128:] == b"DICM"
+    except OSError:
+        return False
+
+
+def _refuse_shared_names(jobs: list[Job]) -> None:
+    """Refuse scans whose results would overwrite each other, on any file system."""
+    taken: dict[str, Path] = {}
+    for job in jobs:
+        name = unicodedata.normalize("NFC", str(_absolute(job.folder / job.stem))).casefold()
+        if name in taken:
+            raise SpansegError(
+                f"{taken[name]} and {job.path} would both write {job.folder / job.stem}_dseg.nii.gz; "
+                "give the folder above them, whose tree is kept, or segment them into different folders (-o)."
+            )
+        taken[name] = job.path
+
+
+def _refuse_overwritten_scans(jobs: list[Job]) -> None:
+    """Refuse results that would replace one of the scans."""
+    scans = {_absolute(job.path) for job in jobs}
+    for job in jobs:
+        for result in RESULTS:
+            written = job.folder / f"{job.stem}{result}.nii.gz"
+            if _absolute(written) in scans:
+                raise SpansegError(
+                    f"{written}: this scan would be overwritten by a result of {job.path}; choose another folder with -o."
+                )
+
+
+def _absolute(path: Path) -> Path:
+    """Absolute path with links kept: two names of one file are two scans."""
+    return Path(os.path.abspath(path))

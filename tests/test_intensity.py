@@ -1,0 +1,58 @@
+"""Normalisation: one definition in numpy for use, one in torch for training, and they must agree."""
+
+import numpy as np
+import pytest
+import torch
+
+from spanseg import intensity, synth
+
+SHAPES = [(16, 20, 18), (15, 21, 17)]
+
+
+def head_like(shape: tuple[int, int, int], seed: int) -> np.ndarray:
+    """Noisy air with a bright block and a few very bright voxels."""
+    rng = np.random.default_rng(seed)
+    image = np.abs(rng.normal(0, 3, shape))
+    image[4:12, 5:15, 4:14] += rng.normal(100, 20, (8, 10, 10))
+    image[5, 5, 5] = 5000
+    return image.astype(np.float32)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("seed", range(5))
+def test_training_and_use_share_one_definition(shape: tuple[int, int, int], seed: int) -> None:
+    image = head_like(shape, seed)
+    np.testing.assert_allclose(intensity.normalise(image), synth.normalise(torch.from_numpy(image)).numpy(), atol=1e-5)
+
+
+@pytest.mark.parametrize("value", [0.0, 7.0])
+def test_a_constant_image_stays_finite_in_both(value: float) -> None:
+    image = np.full((8, 8, 8), value, dtype=np.float32)
+    np.testing.assert_array_equal(intensity.normalise(image), 0)
+    np.testing.assert_array_equal(synth.normalise(torch.from_numpy(image)).numpy(), 0)
+
+
+@pytest.mark.parametrize(("slope", "shift"), [(0.01, 0.0), (40.0, -300.0)])
+def test_scanner_units_do_not_matter(slope: float, shift: float) -> None:
+    image = head_like(SHAPES[0], 0)
+    np.testing.assert_allclose(intensity.normalise(image * slope + shift), intensity.normalise(image), atol=2e-4)
+
+
+def test_air_is_dark_and_tissue_bright_and_outliers_are_cut() -> None:
+    image = head_like(SHAPES[0], 0)
+    scaled = intensity.normalise(image)
+    assert scaled.dtype == np.float32
+    assert scaled.min() == 0 and scaled.max() == 1.5
+    assert np.median(scaled[:3]) < 0.05 < 0.6 < np.median(scaled[5:11, 6:14, 5:13]) < 1
+
+
+def test_what_is_excluded_has_no_say() -> None:
+    image = head_like(SHAPES[0], 0)
+    lesion = np.zeros(image.shape, dtype=bool)
+    lesion[6:10, 6:12, 6:12] = True
+    brighter = np.where(lesion, image * 50, image)
+    outside = ~lesion
+    np.testing.assert_array_equal(
+        intensity.normalise(brighter, lesion)[outside], intensity.normalise(image, lesion)[outside]
+    )
+    assert not np.allclose(intensity.normalise(brighter)[outside], intensity.normalise(image)[outside], atol=1e-2)

@@ -1,0 +1,84 @@
+"""Labels, mask and volumes from known probabilities."""
+
+import numpy as np
+import pytest
+
+from spanseg import labelling
+from spanseg.geometry import Placement
+from spanseg.labels import load_protocol
+
+
+@pytest.fixture(scope="module")
+def protocol():
+    return load_protocol("aseg")
+
+
+def _same_grid(n: int) -> Placement:
+    return Placement((n, n, n), np.full(3, 1.5), (n, n, n), 1.5, np.full(3, (n - 1) / 2 * 1.5))
+
+
+def test_on_the_same_grid_labels_are_the_argmax_of_the_canvas():
+    rng = np.random.default_rng(0)
+    soft = rng.dirichlet(np.full(5, 0.3), size=(12, 12, 12)).transpose(3, 0, 1, 2)
+    probabilities = np.rint(soft * 255).astype(np.uint8)
+    labelled = labelling.to_scan(probabilities, _same_grid(12), keep=True)
+    whole = probabilities.astype(int)
+    whole[0] = 255 - whole[1:].sum(0)
+    top = np.sort(whole, axis=0)
+    clear = top[-1] > top[-2] + 1
+    np.testing.assert_array_equal(labelled.classes[clear], whole.argmax(0)[clear])
+    np.testing.assert_allclose(labelled.volumes_mm3[1:], probabilities[1:].sum((1, 2, 3)) / 255 * 1.5**3, rtol=1e-5)
+    assert abs(labelled.probabilities.astype(int).sum(-1) - 255).max() <= 4
+
+
+def test_islands_take_the_label_that_surrounds_them():
+    classes = np.zeros((40, 40, 40), dtype=np.uint8)
+    classes[5:35, 5:35, 5:35] = 1
+    classes[10:20, 10:20, 10:20] = 7
+    classes[28:30, 28:30, 28:30] = 7  # 8 voxels inside structure 1
+    classes[1:3, 1:3, 1:3] = 7  # 8 voxels in the background
+    changed = labelling.remove_islands(classes, 9, 1.0)
+    assert changed == 16
+    assert (classes == 7).sum() == 1000
+    assert (classes[28:30, 28:30, 28:30] == 1).all()
+    assert not classes[1:3, 1:3, 1:3].any()
+
+
+def test_large_second_pieces_stay():
+    classes = np.zeros((40, 20, 20), dtype=np.uint8)
+    classes[2:18, 2:18, 2:18] = 3
+    classes[25:33, 2:10, 2:10] = 3  # 512 voxels: no island
+    assert labelling.remove_islands(classes, 9, 1.0) == 0
+
+
+def test_mask_is_filled_and_ends_below_the_cerebellum(protocol):
+    classes = np.zeros((40, 40, 60), dtype=np.uint8)
+    csf, cerebellum, cortex = (protocol.class_of(i) for i in (24, 8, 3))
+    classes[15:25, 15:25, 2:30] = csf  # reaches far down the spine
+    classes[5:35, 5:35, 28:58] = cortex
+    classes[12:28, 12:28, 24:30] = cerebellum
+    classes[18:22, 18:22, 40:44] = 0  # a hole
+    mask = labelling.brain_mask(classes, protocol, height_mm=1.0)
+    assert mask[20, 20, 41]
+    assert np.flatnonzero(mask.any((0, 1)))[0] == 14
+    assert not classes[:, :, :14].any()
+
+
+def test_mask_is_one_piece(protocol):
+    classes = np.zeros((40, 40, 40), dtype=np.uint8)
+    classes[5:25, 5:25, 5:25] = protocol.class_of(3)
+    classes[33:36, 33:36, 33:36] = protocol.class_of(24)
+    assert not labelling.brain_mask(classes, protocol, 1.0)[33:36].any()
+
+
+@pytest.mark.parametrize("floor", [0.0, -200.0])
+def test_stripped_scans_are_told_from_heads(floor):
+    rng = np.random.default_rng(0)
+    x = np.stack(np.meshgrid(*(np.arange(60) - 29.5,) * 3, indexing="ij"))
+    radius = np.sqrt((x**2).sum(0))
+    mask = radius < 18
+    brain = np.where(mask, 100.0 + rng.normal(0, 5, mask.shape), 0.0)
+    head = brain + np.where((radius > 21) & (radius < 26), 60.0, 0) + np.abs(rng.normal(0, 5, mask.shape)) * ~mask
+    size = np.full(3, 2.0)
+    assert labelling.is_stripped(brain + floor, mask, size)
+    assert not labelling.is_stripped(head + floor, mask, size)

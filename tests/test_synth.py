@@ -1,0 +1,154 @@
+"""The generator: reproducible, left stays left, and nothing is labelled that is not in the image."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from spanseg.generation import PackedMap, load_classes, pack
+from spanseg.labels import load_protocol
+from spanseg.synth import Canvas, Generator, SynthOptions, blur
+from spanseg.volume import Volume
+
+ASEG = load_protocol("aseg")
+TABLE = load_classes(ASEG)
+CANVAS = Canvas((32, 40, 32), 5.0)
+WHOLE = SynthOptions(strip=0.0, cut=0.0)
+
+
+def generator(labels: Volume, options: SynthOptions = SynthOptions(), canvas: Canvas = CANVAS) -> Generator:  # noqa: B008
+    return Generator([pack(labels, TABLE, "map")], TABLE, canvas, options)
+
+
+def test_seed_and_index_decide_everything(tiny_labels: Volume) -> None:
+    first, again = generator(tiny_labels), generator(tiny_labels)
+    first.draw(3, 0)
+    for index in (7, 8):
+        for a, b in zip(first.draw(3, index), again.draw(3, index), strict=True):
+            assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize(("seed", "index"), [(3, 8), (4, 7)])
+def test_another_seed_or_index_is_another_scan(tiny_labels: Volume, seed: int, index: int) -> None:
+    source = generator(tiny_labels)
+    for a, b in zip(source.draw(3, 7), source.draw(seed, index), strict=True):
+        assert not torch.equal(a, b)
+
+
+def test_shapes_and_range(tiny_labels: Volume) -> None:
+    for index in range(6):
+        image, target = generator(tiny_labels).draw(0, index)
+        assert image.shape == (1, 1, *CANVAS.shape) and image.dtype == torch.float32
+        assert target.shape == (1, *CANVAS.shape) and target.dtype == torch.int64
+        assert image.isfinite().all() and image.min() >= 0 and image.max() <= 1.5
+
+
+def test_targets_are_the_classes_of_the_map_and_no_others(tiny_labels: Volume) -> None:
+    source = generator(tiny_labels, WHOLE)
+    drawn = {int(value) for index in range(8) for value in source.draw(0, index)[1].unique()}
+    expected = {ASEG.class_of(int(i)) for i in np.unique(tiny_labels.data) if i != 516}
+    assert drawn == expected
+
+
+def test_left_structures_lie_left_flipped_or_not(tiny_labels: Volume) -> None:
+    """Without the exchange of ids half of the draws would fail here; without flips, the last line."""
+    lopsided = tiny_labels.data.copy()
+    lopsided[lopsided == 53] = 41  # no right hippocampus: it tells flipped draws from others
+    source = generator(tiny_labels.with_data(lopsided), WHOLE)
+    left, right = ASEG.class_of(17), ASEG.class_of(53)
+    sides = []
+    for index in range(10):
+        target = source.draw(1, index)[1][0]
+        for a, b in ((3, 42), (2, 41), (4, 43), (8, 47)):
+            where = [torch.argwhere(target == ASEG.class_of(i))[:, 0].float().mean() for i in (a, b)]
+            assert where[0] < where[1], f"draw {index}: id {a} lies right of id {b}"
+        sides.append((bool((target == left).any()), bool((target == right).any())))
+    assert set(sides) == {(True, False), (False, True)}
+
+
+def test_stripped_scans_are_empty_outside_and_keep_the_brain(tiny_labels: Volume) -> None:
+    still = SynthOptions(strip=1.0, sloppy=0.0, cut=0.0)
+    whole, stripped = generator(tiny_labels, replace(still, strip=0.0)), generator(tiny_labels, still)
+    brain_classes = {ASEG.class_of(int(i)) for i in (2, 41, 3, 42, 4, 43, 10, 49, 17, 53, 8, 47, 16)}
+    for index in range(6):
+        image, target = stripped.draw(2, index)
+        before = whole.draw(2, index)[1]
+        brain = torch.isin(before, torch.tensor(sorted(brain_classes)))
+        assert torch.equal(target[brain], before[brain])
+        removed = (before > 0) & (target == 0)
+        outside = image[0][target == 0]
+        assert outside.unique().numel() == 1, "outside a good mask there is one value, that of air"
+        assert outside[0] < 0.1
+        assert removed.float().mean() < 0.2
+
+
+def test_a_cut_field_of_view_is_empty_in_image_and_target(tiny_labels: Volume) -> None:
+    source = generator(tiny_labels, SynthOptions(strip=0.0, cut=1.0))
+    whole = generator(tiny_labels, WHOLE)
+    lost = 0
+    for index in range(6):
+        image, target = source.draw(5, index)
+        gone = (whole.draw(5, index)[1] > 0) & (target == 0)
+        lost += int(gone.sum())
+        assert not gone.any() or image[0][gone].unique().numel() == 1
+    assert lost > 0
+
+
+def test_the_voxel_size_of_a_map_does_not_matter(tiny_labels: Volume) -> None:
+    fine = tiny_labels.data.repeat(2, 0).repeat(2, 1).repeat(2, 2)
+    affine = tiny_labels.affine @ np.array([[0.5, 0, 0, -0.25], [0, 0.5, 0, -0.25], [0, 0, 0.5, -0.25], [0, 0, 0, 1]])
+    for index in range(3):
+        coarse_target = generator(tiny_labels, WHOLE).draw(0, index)[1]
+        fine_target = generator(Volume(fine, affine), WHOLE).draw(0, index)[1]
+        both = (coarse_target > 0) | (fine_target > 0)
+        assert (coarse_target == fine_target)[both].float().mean() > 0.9
+
+
+def test_contrast_follows_the_tissue_on_t1_like_scans(tiny_labels: Volume) -> None:
+    plain = SynthOptions(t1=1, t2=0, flair=0, random=0, infant=0, strip=0, cut=0, bias=0, thick=0, ghost=0, blur_mm=0)
+    for index in range(5):
+        image, target = generator(tiny_labels, replace(plain, contrast_jitter=0.0)).draw(0, index)
+        median = {i: float(image[0][target == ASEG.class_of(i)].median()) for i in (2, 3, 4)}
+        assert median[4] < median[3] < median[2]
+
+
+def test_both_sides_get_one_intensity(tiny_labels: Volume) -> None:
+    plain = replace(WHOLE, random=1, t1=0, t2=0, flair=0, infant=0, bias=0, thick=0, ghost=0, noise=0, blur_mm=0)
+    image, target = generator(tiny_labels, plain).draw(0, 0)
+    for left, right in ((2, 41), (10, 49), (8, 47)):
+        pair = [float(image[0][target == ASEG.class_of(i)].median()) for i in (left, right)]
+        assert pair[0] == pytest.approx(pair[1], abs=0.05)
+
+
+def test_blur_keeps_the_mean_and_the_centre() -> None:
+    image = torch.zeros(21, 21, 21)
+    image[10, 10, 10] = 1.0
+    blurred = blur(image, np.array([1.5, 0.0, 0.8]))
+    assert blurred.sum() == pytest.approx(1.0, abs=1e-5)
+    assert blurred[:, 9].abs().sum() == 0, "a width of 0 leaves an axis alone"
+    spread = (blurred.sum((1, 2)) * (torch.arange(21) - 10.0) ** 2).sum()
+    assert float(spread) == pytest.approx(1.5**2, rel=0.05)
+    assert torch.equal(blurred, blurred.flip(0))
+
+
+def real_maps(folder: Path) -> list[PackedMap]:
+    import nibabel
+
+    image = nibabel.load(sorted(folder.glob("*.nii.gz"))[0])
+    return [pack(Volume(np.asarray(image.dataobj).astype(np.int32), image.affine), TABLE, "real")]
+
+
+def test_a_real_label_map_gives_every_structure(shared_data: Path) -> None:
+    source = Generator(real_maps(shared_data / "labelmaps" / "synthseg"), TABLE, Canvas((80, 112, 80), 2.0), WHOLE)
+    image, target = source.draw(0, 0)
+    assert {*target.unique().tolist()} == set(range(len(ASEG)))
+    assert float(image[0][target == 0].median()) < float(image[0][target > 0].median())
+
+
+def test_our_own_result_can_be_drawn_from(demo_labels: Path) -> None:
+    source = Generator(real_maps(demo_labels.parent), TABLE, Canvas((80, 112, 80), 2.0), WHOLE)
+    image, target = source.draw(0, 0)
+    assert target.unique().numel() > 20
+    assert image.isfinite().all()

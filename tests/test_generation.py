@@ -5,7 +5,7 @@ import pytest
 
 from spanseg.errors import SpansegError
 from spanseg.generation import BELOW, load_classes, pack
-from spanseg.labels import load_protocol
+from spanseg.labels import UNKNOWN, load_protocol
 from spanseg.volume import Volume
 
 ASEG = load_protocol("aseg")
@@ -14,12 +14,13 @@ TABLE = load_classes(ASEG)
 
 def test_mirroring_agrees_with_the_protocol() -> None:
     np.testing.assert_array_equal(TABLE.mirror[TABLE.mirror], np.arange(len(TABLE.ids)))
-    np.testing.assert_array_equal(TABLE.target[TABLE.mirror], ASEG.mirrored_classes[TABLE.target])
+    mirrored = np.append(ASEG.mirrored_classes, UNKNOWN)  # the last entry serves UNKNOWN, which is -1
+    np.testing.assert_array_equal(TABLE.target[TABLE.mirror], mirrored[TABLE.target])
     np.testing.assert_array_equal(TABLE.t1[TABLE.mirror], TABLE.t1)
 
 
 def test_every_structure_can_be_drawn() -> None:
-    assert set(TABLE.target.tolist()) == set(range(len(ASEG)))
+    assert set(TABLE.target.tolist()) - {UNKNOWN} == set(range(len(ASEG)))
     assert len(set(TABLE.ids.tolist())) == len(TABLE.ids)
 
 
@@ -40,7 +41,7 @@ def test_pack_keeps_every_label_in_its_place(tiny_labels: Volume) -> None:
 
 
 def test_pack_turns_any_orientation_to_the_same_map(tiny_labels: Volume) -> None:
-    turn = np.array([[0, -1, 0, 39], [0, 0, -1, 47], [1, 0, 0, 0], [0, 0, 0, 1.0]])  # new (i, j, k) to old
+    turn = np.array([[0, -1, 0, 47], [0, 0, -1, 55], [1, 0, 0, 0], [0, 0, 0, 1.0]])  # new (i, j, k) to old
     data = np.flip(tiny_labels.data, (0, 1)).transpose(2, 0, 1)
     turned = Volume(data, tiny_labels.affine @ turn)
     first, second = pack(tiny_labels, TABLE, "a"), pack(turned, TABLE, "b")

@@ -24,7 +24,7 @@ class Pair:
 
     @property
     def asymmetry_percent(self) -> float | None:
-        """Difference in percent of the mean of both sides, positive where the left is larger; ``None`` if both are empty.
+        """Left minus right in percent of the mean of both sides; ``None`` if both are empty or not defined.
 
         Example:
             >>> pair = Pair("Caudate", StructureVolume(11, "", 3300.0, None), StructureVolume(50, "", 2700.0, None))

@@ -1,7 +1,6 @@
 """A checkpoint is a folder of safetensors, TOML, CSV and JSON; nothing in it can run code."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from spanseg import files
 from spanseg import recipe as recipes
 from spanseg.errors import SpansegError
 
@@ -18,9 +18,8 @@ DELTA = "delta.safetensors"
 
 def save_tensors(path: Path, tensors: dict[str, Tensor], note: dict[str, str] | None = None) -> None:
     """Write tensors under a temporary name and rename, so that no reader sees half a file."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    save_file({key: value.detach().cpu().contiguous() for key, value in tensors.items()}, temporary, metadata=note)
-    os.replace(temporary, path)
+    with files.writing(path) as temporary:
+        save_file({key: value.detach().cpu().contiguous() for key, value in tensors.items()}, temporary, metadata=note)
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:
@@ -38,18 +37,11 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
         raise SpansegError(f"{path}: this is not a readable safetensors file ({error}).") from error
 
 
-def save_text(path: Path, text: str) -> None:
-    """Write text under a temporary name and rename."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
-
-
 def save(folder: Path, weights: dict[str, Tensor], recipe: dict[str, Any]) -> None:
     """Write the weights that a recipe made, beside the recipe."""
     folder.mkdir(parents=True, exist_ok=True)
     save_tensors(folder / DELTA, weights)
-    save_text(folder / "recipe.toml", recipes.dumps(recipe))
+    files.write_text(folder / "recipe.toml", recipes.dumps(recipe))
 
 
 def load_into(network: nn.Module, tensors: dict[str, Tensor], where: str, minimum: float = 1.0) -> float:

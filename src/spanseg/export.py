@@ -15,7 +15,7 @@ from jaxtyping import Float, UInt8
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
-from spanseg import checkpoint, model
+from spanseg import checkpoint, files, model
 from spanseg import recipe as recipes
 from spanseg.centring import first_guess
 from spanseg.errors import SpansegError
@@ -89,8 +89,8 @@ def export(run: Path, folder: Path, description: Description, canvases: list[np.
         table["agreement"] = {key: round(value, 5) for key, value in measured.items() if key != "peak_mib"}
         table["model"]["sha256"] = hashlib.sha256((draft / "model.onnx").read_bytes()).hexdigest()
         checkpoint.save_tensors(draft / "weights.safetensors", weights)
-        checkpoint.save_text(draft / "recipe.toml", recipes.dumps(recipe))
-        checkpoint.save_text(draft / "model.toml", recipes.dumps(table))
+        files.write_text(draft / "recipe.toml", recipes.dumps(recipe))
+        files.write_text(draft / "model.toml", recipes.dumps(table))
         _publish(draft, folder)
     return measured | {"parameters": float(sum(p.numel() for p in network.parameters()))}
 
@@ -167,7 +167,7 @@ def _check(
     exported = [single(canvas) for canvas in canvases]
     measured = {"peak_mib": (peak_memory_bytes() or 0) / 2**20}
     expected = [_in_torch(network, canvas) for canvas in canvases]
-    measured["f32_against_pytorch"] = min(map(agreement, exported, expected, strict=False))
+    measured["f32_against_pytorch"] = min(agreement(a, b) for a, b in zip(exported, expected, strict=True))
     if measured["f32_against_pytorch"] < AGREE_F32:
         raise SpansegError(
             f"the exported network agrees with PyTorch on {measured['f32_against_pytorch']:.2%} of the brain voxels; "
@@ -181,7 +181,7 @@ def _check(
         return measured  # this processor has no bf16: the model stays with f32
     rounded = [short(canvas) for canvas in canvases]
     again = Engine(folder, "bf16", 2)
-    measured["bf16"] = min(map(agreement, rounded, exported, strict=False))
+    measured["bf16"] = min(agreement(a, b) for a, b in zip(rounded, exported, strict=True))
     measured["bf16_threads"] = min(agreement(a, again(c)) for a, c in zip(rounded, canvases, strict=True))
     measured["bf16_nucleus_volume"] = max(
         _volume_change(a, b, protocol) for a, b in zip(rounded, exported, strict=True)

@@ -34,10 +34,10 @@ class Limit(NamedTuple):
     most_percent: float
 
 
-# Asymmetry: beyond the largest value measured, two outliers left aside (one hippocampus with 108, one pallidum with 59).
+# Asymmetry: beyond the largest value measured, two outliers left aside (a hippocampus with 108, a pallidum with 59).
 # 35 % is a left/right ratio of 0.7 or 1.4; in 2082 people the 90th percentile of hippocampal asymmetry was 8.5 %
-# (FreeSurfer) and 18 % (FIRST) of the larger side (Dallas Heart Study, PMC7964497). The inferior horns of the ventricles
-# differ by more than 100 % in healthy people: no limit there.
+# (FreeSurfer) and 18 % (FIRST) of the larger side (Dallas Heart Study, PMC7964497). The inferior horns of the
+# ventricles differ by more than 100 % in healthy people: no limit there.
 # Percent of the brain (grey and white matter): half of the smallest and twice the largest value measured, rounded;
 # ventricles may be as narrow as they like.
 LIMITS = {
@@ -96,12 +96,8 @@ def quality_flags(scan: Scan, result: Segmentation) -> list[str]:
     flags += _asymmetry(result)
     flags += _slices(scan)
     flags += _contrast(scan, result)
-    flags += [f"{row.name}: not given, because {row.note}." for row in result.volumes if _undefined(row.mm3, row.note)]
+    flags += [f"No value for {row.name}: {row.note}." for row in result.volumes if row.mm3 is None and row.note]
     return flags
-
-
-def _undefined(mm3: float | None, note: str) -> bool:
-    return mm3 is None and bool(note)
 
 
 def _brain_size(brain_ml: float) -> list[str]:
@@ -200,7 +196,9 @@ def _contrast(scan: Scan, result: Segmentation) -> list[str]:
     if abs(difference) < CONTRAST_SD * spread:
         flags.append("Grey and white matter look alike in this scan (low contrast, or uneven brightness).")
     elif difference < 0:
-        flags.append("Grey matter is brighter than white: this is no adult T1-weighted scan, for which the model is tuned.")
+        flags.append(
+            "Grey matter is brighter than white: this is no adult T1-weighted scan, for which the model is tuned."
+        )
     signal = float(np.median(white) - np.percentile(image[::4], 1))
     noise = _spread(steps) / np.sqrt(2)
     if abs(signal) < SIGNAL_TO_NOISE * noise:

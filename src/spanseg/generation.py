@@ -26,7 +26,7 @@ class GenerationClasses:
         mirror: generation class of the other side; shape (class,).
         kind: ``CSF``, ``GM``, ``WM``, ``head`` or ``air`` for each class.
         t1: T1-weighted intensity, cerebral white matter = 1; shape (class,).
-        target: class index of the protocol; shape (class,).
+        target: class index of the protocol, ``UNKNOWN`` where it cannot tell; shape (class,).
     """
 
     ids: np.ndarray
@@ -55,13 +55,13 @@ def load_classes(protocol: Protocol) -> GenerationClasses:
         if entry["mirror"] != entry["id"]:
             rows.append((entry["mirror"], entry["id"], entry["kind"], entry["t1"]))
     class_of = {row[0]: index for index, row in enumerate(rows)}
-    targets = protocol.crosswalk("synthseg").classes | {-1: 0}
+    targets = protocol.crosswalk("freesurfer").classes | protocol.crosswalk("synthseg").classes | {-1: 0}
     return GenerationClasses(
         ids=np.array([row[0] for row in rows]),
         mirror=np.array([class_of[row[1]] for row in rows]),
         kind=tuple(row[2] for row in rows),
         t1=np.array([row[3] for row in rows], dtype=np.float32),
-        target=np.array([targets.get(row[0], 0) for row in rows], dtype=np.uint8),
+        target=np.array([targets.get(row[0], 0) for row in rows], dtype=np.int16),
     )
 
 

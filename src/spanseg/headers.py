@@ -12,8 +12,9 @@ from spanseg.findings import Findings
 from spanseg.streams import ByteStream
 
 GRID_FIELDS = (
-    "pixdim qform_code sform_code quatern_b quatern_c quatern_d qoffset_x qoffset_y qoffset_z srow_x srow_y srow_z"
-).split()
+    "pixdim", "qform_code", "sform_code", "quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z",
+    "srow_x", "srow_y", "srow_z",
+)  # fmt: skip
 """Header fields that place a grid in the world; outputs carry them bit for bit."""
 _NIFTI_DTYPES = {
     2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2", 768: "u4", 1024: "i8", 1280: "u8",
@@ -236,6 +237,19 @@ def clean_header(shape: tuple[int, ...]) -> Any:
     return header
 
 
+def grid_of(shape: tuple[int, ...], affine: np.ndarray) -> Any:
+    """A clean header whose sform is a matrix.
+
+    Args:
+        shape: three axis lengths.
+        affine: (4, 4) voxels to RAS+ mm.
+    """
+    grid = clean_header(shape)
+    grid["sform_code"], grid["xyzt_units"] = 1, 2
+    grid["srow_x"], grid["srow_y"], grid["srow_z"] = affine[:3]
+    return grid
+
+
 def _mgh(block: bytes, findings: Findings) -> Declared:
     from nibabel.freesurfer.mghformat import MGHHeader
 
@@ -250,10 +264,6 @@ def _mgh(block: bytes, findings: Findings) -> Declared:
             "The header says that it does not know the orientation (goodRASFlag 0), so that of FreeSurfer's conformed "
             "scans was taken: left and right are not certain."
         )
-    grid = clean_header(shape)
-    grid["xyzt_units"] = 2
-    grid["sform_code"] = 1
     with np.errstate(all="ignore"):
-        affine = raw.get_affine()
-        grid["srow_x"], grid["srow_y"], grid["srow_z"] = affine[:3]
+        grid = grid_of(shape, raw.get_affine())
     return Declared(shape, np.dtype(_MGH_DTYPES[code]), _MGH_BYTES, 1.0, 0.0, grid, is_nifti=False)

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from spanseg.errors import SpansegError
+from spanseg.headers import DICOM, is_dicom
+from spanseg.images import SUFFIXES, is_nifti_or_mgh
 
-SUFFIXES = (".nii.gz", ".nii", ".mgz", ".mgh")
-DICOM_SUFFIXES = (".dcm", ".ima", ".dicom")
-CONVERT = "convert it first, for example with: dcm2niix -z y -o nifti FOLDER"
 NOT_SCANS = frozenset(
-    "mask brainmask seg dseg probseg segmentation label labels labelmap aseg aparc wmparc ribbon lesion roi".split()
+    {"mask", "brainmask", "seg", "dseg", "probseg", "segmentation", "label", "labels", "labelmap"}
+    | {"aseg", "aparc", "wmparc", "ribbon", "lesion", "roi"}
 )
 """Words in a file name that say: this is a label map or a mask, not a scan."""
 RESULTS = ("_dseg", "_tissue_dseg", "_desc-brain_mask", "_desc-brain", "_probseg")
@@ -53,11 +53,11 @@ def find_jobs(sources: Sequence[str | Path], out: Path) -> list[Job]:
     Raises:
         SpansegError: nothing there, a format that is not read, DICOM, or two scans with one output name.
     """
-    jobs: dict[tuple[Path, Path], Job] = {}
+    jobs: dict[tuple[Path, Path, str], Job] = {}
     for source in sources:
         try:
             for path, folder in _scans_of(Path(source), out):
-                jobs.setdefault((_absolute(path), folder), Job(path, folder, stem_of(path)))
+                jobs.setdefault((path.resolve(), folder, stem_of(path)), Job(path, folder, stem_of(path)))
         except OSError as error:
             raise SpansegError(f"{source}: this cannot be read ({error.strerror}).") from error
     found = list(jobs.values())
@@ -89,21 +89,20 @@ def _scans_of(source: Path, out: Path) -> Iterator[tuple[Path, Path]]:
     if not source.exists():
         raise SpansegError(f"{source}: there is no such file or folder.")
     if _is_dicom(source):
-        raise SpansegError(f"{source}: this is DICOM, and spanseg reads NIfTI and MGH; {CONVERT}")
-    stem_of(source)
+        raise SpansegError(f"{source}: {DICOM}")
     yield source, out
 
 
 def _scans_in(source: Path, out: Path) -> list[Path]:
     files = list(_walk(source, out))
-    images = [path for path in files if path.name.lower().endswith(SUFFIXES)]
+    images = [path for path in files if is_nifti_or_mgh(path)]
     kinds: tuple[Callable[[Path], bool], ...] = (_is_t1w, _is_freesurfer_t1, _is_no_label_map)
     for kind in kinds:
         chosen = [path for path in images if kind(path)]
         if chosen:
             return chosen
     if any(_is_dicom(path) for path in files[:_LOOKED_AT]):
-        raise SpansegError(f"{source}: this folder holds DICOM, and spanseg reads NIfTI and MGH; {CONVERT}")
+        raise SpansegError(f"{source}: {DICOM}")
     raise SpansegError(f"{source}: found no scan in this folder; expected files with {', '.join(SUFFIXES)}.")
 
 
@@ -137,14 +136,9 @@ def _is_no_label_map(path: Path) -> bool:
 
 
 def _is_dicom(path: Path) -> bool:
-    """Whether a file is DICOM by its name or by the letters at byte 128."""
-    if path.name.lower().endswith(DICOM_SUFFIXES) or path.name == "DICOMDIR":
-        return True
-    if path.name.lower().endswith(SUFFIXES):
-        return False
     try:
         with path.open("rb") as stream:
-            return stream.read(132)[128:] == b"DICM"
+            return is_dicom(stream.read(132))
     except OSError:
         return False
 
@@ -153,7 +147,7 @@ def _refuse_shared_names(jobs: list[Job]) -> None:
     """Refuse scans whose results would overwrite each other, on any file system."""
     taken: dict[str, Path] = {}
     for job in jobs:
-        name = unicodedata.normalize("NFC", str(_absolute(job.folder / job.stem))).casefold()
+        name = unicodedata.normalize("NFC", str(job.folder.resolve() / job.stem)).casefold()
         if name in taken:
             raise SpansegError(
                 f"{taken[name]} and {job.path} would both write {job.folder / job.stem}_dseg.nii.gz; "
@@ -164,16 +158,11 @@ def _refuse_shared_names(jobs: list[Job]) -> None:
 
 def _refuse_overwritten_scans(jobs: list[Job]) -> None:
     """Refuse results that would replace one of the scans."""
-    scans = {_absolute(job.path) for job in jobs}
+    scans = {job.path.resolve() for job in jobs}
     for job in jobs:
         for result in RESULTS:
             written = job.folder / f"{job.stem}{result}.nii.gz"
-            if _absolute(written) in scans:
+            if written.resolve() in scans:
                 raise SpansegError(
-                    f"{written}: this scan would be overwritten by a result of {job.path}; choose another folder with -o."
+                    f"{written}: a result of {job.path} would overwrite this scan; choose another folder with -o."
                 )
-
-
-def _absolute(path: Path) -> Path:
-    """Absolute path with links kept: two names of one file are two scans."""
-    return Path(os.path.abspath(path))

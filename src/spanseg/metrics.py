@@ -2,7 +2,9 @@
 
 The surface of a structure is the set of its voxels that share a face with a voxel outside it, and a distance is the
 one between the centres of two such voxels, with the real edge lengths of the voxels. Where the truth is unknown, and
-beyond the edge of the image, nothing is scored: what was predicted there changes no figure.
+beyond the edge of the image, nothing is scored: what was predicted there changes no figure. A structure that ends at
+an unknown voxel may go on there: a voxel with faces to unknown ones only is no surface to measure from, but it is one
+to measure to, so that such a distance is never taken too large.
 """
 
 from __future__ import annotations
@@ -12,7 +14,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import ndimage
 from scipy.spatial import KDTree
 
 from spanseg.labels import UNKNOWN
@@ -95,86 +96,71 @@ def score_classes(
     """
     voxel_mm = np.array(list(voxel_size_mm), dtype=float)
     skipped = set(unlabelled)
-    predicted = np.where((truth == UNKNOWN) | np.isin(predicted, list(skipped)), 0, predicted)
-    truth = np.pad(truth, 1, constant_values=UNKNOWN)
-    predicted = np.pad(predicted, 1)
-    true_boxes, predicted_boxes = _boxes(truth), _boxes(predicted)
+    wanted = sorted(set(classes) - skipped - {0})
+    predicted = np.where(np.isin(predicted, list(skipped)), 0, predicted)
+    predicted = np.where(truth == UNKNOWN, UNKNOWN, predicted)
+    size = max([0, *wanted]) + 1
+    counts = _counts(truth, size), _counts(predicted, size), _counts(truth[truth == predicted], size)
+    surfaces = _surfaces(truth, voxel_mm), _surfaces(predicted, voxel_mm)
     scores = {}
-    for index in sorted(set(classes) - skipped - {0}):
-        box = _round_both(true_boxes.get(index), predicted_boxes.get(index))
-        known = truth[box] != UNKNOWN
-        scores[index] = _score(predicted[box] == index, truth[box] == index, known, voxel_mm, tolerance_mm)
+    for index in wanted:
+        true, guessed, shared = (int(count[index]) for count in counts)
+        volumes = true * float(voxel_mm.prod()), guessed * float(voxel_mm.prod())
+        if not true or not guessed:
+            overlap = 0.0 if true or guessed else math.nan
+            scores[index] = Scores(overlap, overlap, math.nan, math.nan, *volumes)
+            continue
+        distances = _distances(surfaces[0][index], surfaces[1][index], tolerance_mm)
+        scores[index] = Scores(2 * shared / (true + guessed), *distances, *volumes)
     return scores
 
 
-Box = tuple[slice, slice, slice]
+def _counts(labels: np.ndarray, size: int) -> np.ndarray:
+    """How often each class from 0 to ``size`` - 1 occurs."""
+    return np.bincount(labels[(labels >= 0) & (labels < size)], minlength=size)
 
 
-def _boxes(labels: np.ndarray) -> dict[int, Box]:
-    """Bounding box of every class above 0."""
-    found = ndimage.find_objects(np.maximum(labels, 0).astype(np.int32))
-    return {index: box for index, box in enumerate(found, start=1) if box is not None}
+@dataclass(frozen=True)
+class _Surface:
+    """Surface voxels of one structure in mm, shape (point, 3): those to measure from and those to measure to."""
+
+    measured_from: np.ndarray
+    measured_to: np.ndarray
 
 
-def _round_both(first: Box | None, second: Box | None) -> Box:
-    """The box round two boxes with one voxel to spare on each side; an empty one if there are none."""
-    boxes = [box for box in (first, second) if box is not None]
-    if not boxes:
-        return slice(0), slice(0), slice(0)
-    low = [min(box[axis].start for box in boxes) - 1 for axis in range(3)]
-    high = [max(box[axis].stop for box in boxes) + 1 for axis in range(3)]
-    return slice(low[0], high[0]), slice(low[1], high[1]), slice(low[2], high[2])
+def _surfaces(labels: np.ndarray, voxel_mm: np.ndarray) -> dict[int, _Surface]:
+    """Surface of every class above 0: one look at the six neighbours of each voxel serves all classes."""
+    padded = np.pad(labels, 1, constant_values=UNKNOWN)
+    ends, ends_in_known = np.zeros(labels.shape, dtype=bool), np.zeros(labels.shape, dtype=bool)
+    for axis in range(3):
+        for step in (-1, 1):
+            neighbour = np.roll(padded, step, axis)[1:-1, 1:-1, 1:-1]
+            ends |= neighbour != labels
+            ends_in_known |= (neighbour != labels) & (neighbour != UNKNOWN)
+    points = np.argwhere(ends & (labels > 0))
+    classes = labels[tuple(points.T)]
+    order = np.argsort(classes, kind="stable")
+    points, (present, starts) = points[order], np.unique(classes[order], return_index=True)
+    surfaces = {}
+    for index, members in zip(present, np.split(points, starts[1:]), strict=True):
+        known = ends_in_known[tuple(members.T)]
+        surfaces[int(index)] = _Surface(members[known] * voxel_mm, members * voxel_mm)
+    return surfaces
 
 
-def _score(
-    predicted: np.ndarray, truth: np.ndarray, known: np.ndarray, voxel_mm: np.ndarray, tolerance_mm: float
-) -> Scores:
-    """Score one structure given as two masks; ``known`` marks the voxels that count."""
-    counts = int(truth.sum()), int(predicted.sum())
-    voxel_mm3 = float(voxel_mm.prod())
-    volumes = counts[0] * voxel_mm3, counts[1] * voxel_mm3
-    if not any(counts):
-        return Scores(math.nan, math.nan, math.nan, math.nan, *volumes)
-    if not all(counts):
-        return Scores(0.0, 0.0, math.nan, math.nan, *volumes)
-    dice = 2 * int((truth & predicted).sum()) / sum(counts)
-    directed = surface_distances_mm(predicted, truth, known, voxel_mm)
+def _distances(truth: _Surface, predicted: _Surface, tolerance_mm: float) -> tuple[float, float, float]:
+    """Surface Dice, average symmetric surface distance and 95th percentile of two surfaces."""
+    directed = _nearest_mm(truth, predicted), _nearest_mm(predicted, truth)
     pooled = np.concatenate(directed)
-    if not pooled.size:  # both surfaces lie along unknown voxels alone
-        return Scores(dice, math.nan, math.nan, math.nan, *volumes)
-    hd95_mm = max(float(np.percentile(distances, 95)) for distances in directed if distances.size)
+    if not pooled.size:  # both end at unknown voxels alone
+        return math.nan, math.nan, math.nan
     surface_dice = float((pooled <= tolerance_mm + SLACK_MM).mean())
-    return Scores(dice, surface_dice, float(pooled.mean()), hd95_mm, *volumes)
+    hd95_mm = max(float(np.percentile(distances, 95)) for distances in directed if distances.size)
+    return surface_dice, float(pooled.mean()), hd95_mm
 
 
-def surface_distances_mm(
-    first: np.ndarray, second: np.ndarray, known: np.ndarray, voxel_size_mm: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Distances from each surface voxel of one mask to the surface of the other, in mm, for both directions.
-
-    A structure that ends at an unknown voxel may go on there: a voxel with faces to unknown ones only is no surface to
-    measure from, but it is one to measure to, so that such a distance is never taken too large.
-
-    Args:
-        first: not empty, shape (i, j, k), nothing on the edge of the array.
-        second: likewise.
-        known: voxels whose truth is known; both masks lie inside.
-        voxel_size_mm: edge lengths of a voxel, shape (3,).
-    """
-    from_first, to_first = _surfaces(first, known)
-    from_second, to_second = _surfaces(second, known)
-    return _nearest_mm(from_first, to_second, voxel_size_mm), _nearest_mm(from_second, to_first, voxel_size_mm)
-
-
-def _surfaces(mask: np.ndarray, known: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Voxel indices (point, 3) of the surface to measure from and of the one to measure to."""
-    measured_to = mask & ndimage.binary_dilation(~mask)
-    measured_from = measured_to & ndimage.binary_dilation(known & ~mask)
-    return np.argwhere(measured_from), np.argwhere(measured_to)
-
-
-def _nearest_mm(points: np.ndarray, surface: np.ndarray, voxel_mm: np.ndarray) -> np.ndarray:
-    """Distance of each point to the nearest one of a surface, both as voxel indices (point, 3)."""
-    # A tree of surface voxels costs the same however far apart the two lie, which a distance map of the box does not.
-    tree = KDTree(surface * voxel_mm, balanced_tree=False, compact_nodes=False)
-    return tree.query(points * voxel_mm)[0]
+def _nearest_mm(start: _Surface, goal: _Surface) -> np.ndarray:
+    """Distance in mm from each surface voxel of one structure to the nearest one of another."""
+    # A tree of surface voxels costs the same however far apart the two lie; a distance map of the box does not.
+    tree = KDTree(goal.measured_to, balanced_tree=False, compact_nodes=False)
+    return tree.query(start.measured_from)[0]

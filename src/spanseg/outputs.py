@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from spanseg.affines import UNCERTAIN_SIDES
 from spanseg.files import write_text
 from spanseg.labels import Protocol, load_protocol
 from spanseg.result import Segmentation, StructureVolume
@@ -24,10 +26,10 @@ VOLUME_COLUMNS = ("id", "name", "mm3", "mm3_labels", "note")
 
 
 def write_result(folder: Path, stem: str, scan: Scan, result: Segmentation, options: OutputOptions) -> list[str]:
-    """Write the files of one result into a folder and return their names; the sidecar is not among them.
+    """Write the files of one result into an empty folder and return their names; the sidecar is not among them.
 
     Args:
-        folder: where to write.
+        folder: where to write; it must exist.
         stem: what the names begin with.
         scan: the scan, as it was read.
         result: its segmentation.
@@ -36,12 +38,11 @@ def write_result(folder: Path, stem: str, scan: Scan, result: Segmentation, opti
     Raises:
         SpansegError: the folder cannot be written, or the disk is full.
     """
-    before = set(folder.iterdir()) if folder.is_dir() else set()
     _write_images(folder, stem, scan, result, options)
     if not options.only_labels:
         _write_tables(folder, stem, result)
         _write_report(folder, stem, scan, result)
-    return sorted(path.name for path in set(folder.iterdir()) - before)
+    return sorted(path.name for path in folder.iterdir())
 
 
 def _write_images(folder: Path, stem: str, scan: Scan, result: Segmentation, options: OutputOptions) -> None:
@@ -53,7 +54,7 @@ def _write_images(folder: Path, stem: str, scan: Scan, result: Segmentation, opt
     write_labels(folder / f"{stem}_tissue_dseg.nii.gz", result.tissue.data, scan)
     write_labels(folder / f"{stem}_desc-brain_mask.nii.gz", result.mask.data, scan)
     if result.probabilities is not None:
-        write_image(folder / f"{stem}_probseg.nii.gz", result.probabilities.data, scan)
+        write_image(folder / f"{stem}_probseg.nii.gz", result.probabilities.data, scan, slope=1 / 255)
     if options.brain:
         brain = np.where(result.mask.data > 0, scan.volume.data, 0).astype(np.float32)
         write_image(folder / f"{stem}_desc-brain.nii.gz", brain, scan)
@@ -61,7 +62,7 @@ def _write_images(folder: Path, stem: str, scan: Scan, result: Segmentation, opt
 
 def _write_tables(folder: Path, stem: str, result: Segmentation) -> None:
     protocol = load_protocol(result.protocol)
-    write_text(folder / f"{stem}_volumes.tsv", volumes_table(result.volumes))
+    write_text(folder / f"{stem}_volumes.tsv", volumes_table(result, protocol))
     write_text(folder / f"{stem}_dseg.tsv", label_table(protocol, result.volumes))
     write_text(folder / f"{stem}_tissue_dseg.tsv", tissue_table(protocol))
     write_text(folder / f"{stem}_lut.txt", colour_lut(protocol, result.volumes))
@@ -70,15 +71,18 @@ def _write_tables(folder: Path, stem: str, result: Segmentation) -> None:
 def _write_report(folder: Path, stem: str, scan: Scan, result: Segmentation) -> None:
     from spanseg.report import render_report
 
-    write_text(folder / f"{stem}_report.html", render_report(scan, result))
+    named = replace(result, details=result.details | {"name": stem})
+    write_text(folder / f"{stem}_report.html", render_report(scan, named))
 
 
-def volumes_table(volumes: Iterable[StructureVolume]) -> str:
+def volumes_table(result: Segmentation, protocol: Protocol) -> str:
     """Volumes as TSV: one row a structure, mm³ from probabilities and from labels, ``n/a`` where there is none."""
-    rows = [
-        (volume.id or "n/a", volume.name, _mm3(volume.mm3), _mm3(volume.mm3_labels), volume.note or "n/a")
-        for volume in volumes
-    ]
+    sided = {structure.id for structure in protocol.structures if structure.mirror != structure.id}
+    doubtful = sided if any(UNCERTAIN_SIDES in warning for warning in result.warnings) else set()
+    rows = []
+    for volume in result.volumes:
+        note = volume.note or (UNCERTAIN_SIDES if volume.id in doubtful else "n/a")
+        rows.append((volume.id or "n/a", volume.name, _mm3(volume.mm3), _mm3(volume.mm3_labels), note))
     return tsv([VOLUME_COLUMNS, *rows])
 
 

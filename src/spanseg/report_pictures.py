@@ -20,7 +20,7 @@ PLANES = ("sagittal", "coronal", "axial")
 """Planes in the order of the axis that they cut: right, anterior, superior."""
 MARGIN_MM = 10.0
 """What lies further from the brain mask than this is black, so that no picture holds a face."""
-SLICES = 7
+SLICES = 8
 """Pictures a series."""
 PIXELS_PER_MM = 2.0
 """A voxel of 1 mm is 2 × 2 pixels, so that a contour of one pixel hides little of the scan."""
@@ -29,6 +29,7 @@ CLOSE_UP_PIXELS_PER_MM = 4.0
 MASK_COLOUR = (255, 220, 90)
 """Colour of the mask's contour."""
 _CLOSE_UP_MM = 12.0
+_BRIGHTEST = 200
 _COARSE_MM = 2.0
 
 _Box = tuple[slice, slice, slice]
@@ -75,6 +76,20 @@ def brain_slices(scan: Scan, result: Segmentation) -> list[Slice]:
     return slices
 
 
+def contour_colours(protocol_name: str) -> dict[int, tuple[int, int, int]]:
+    """Colour of each id that gets a contour: the protocol's, but dark ones brightened for a thin line on a dark scan.
+
+    Sulcal CSF gets none: the mask's contour shows where it ends.
+    """
+    colours = {}
+    for row in load_protocol(protocol_name).structures:
+        if row.id and row.name != "CSF":
+            factor = max(1.0, _BRIGHTEST / max(1, *row.colour))
+            red, green, blue = (min(255, round(value * factor)) for value in row.colour)
+            colours[row.id] = red, green, blue
+    return colours
+
+
 class _Painter:
     """Draws slices of one scan, all with the same window and colours."""
 
@@ -83,7 +98,7 @@ class _Painter:
         self.mask = _cropped(result.mask, box)
         self.margin = _Margin(self.mask)
         self.low, self.high = _window(self.image.data, self.margin)
-        self.colours = _colours(result)
+        self.colours = contour_colours(result.protocol)
         i, j, k = self.mask.shape
         self.everything: _Box = (slice(0, i), slice(0, j), slice(0, k))
 
@@ -98,9 +113,7 @@ class _Painter:
         grey = np.where(near, grey, 0).astype(np.uint8)
         sides_mm = self.image.voxel_size_mm[[first, second]] * image.T.shape
         width, height = (max(1, round(float(side) * pixels_per_mm)) for side in sides_mm)
-        contours = _contours(
-            _enlarged(labels, width, height), _enlarged(inside > 0, width, height), self.colours
-        )
+        contours = _contours(_enlarged(labels, width, height), _enlarged(inside > 0, width, height), self.colours)
         middle = (np.array(self.image.shape) - 1) / 2
         middle[axis] = index
         return Slice(
@@ -212,11 +225,6 @@ def _border(plane: np.ndarray) -> np.ndarray:
     line[:, 1:] |= across
     line[:, :-1] |= across
     return line
-
-
-def _colours(result: Segmentation) -> dict[int, tuple[int, int, int]]:
-    """Colour of each id that gets a contour; sulcal CSF gets none, as the mask's contour shows where it ends."""
-    return {row.id: row.colour for row in load_protocol(result.protocol).structures if row.id and row.name != "CSF"}
 
 
 def _encoded(picture: Image.Image, form: str) -> bytes:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from spanseg import checkpoint
+from spanseg import files
 from spanseg.errors import SpansegError
 from spanseg.generation import load_classes, pack
 from spanseg.images import read_labels, scan_of, write_image, write_labels
@@ -54,7 +54,7 @@ def simulate(
     generator = Generator(packed, table, Canvas((i, j, k), voxel_mm), options or plain_options())
     _describe(folder, "Simulated scans", "raw")
     _describe(folder / "derivatives" / "truth", "Truth of the simulated scans", "derivative")
-    checkpoint.save_text(folder / "participants.tsv", "participant_id\n" + "".join(f"{_name(n)}\n" for n in range(count)))
+    files.write_text(folder / "participants.tsv", "participant_id\n" + "".join(f"{_name(n)}\n" for n in range(count)))
     affine = grid_round(np.zeros(3), (i, j, k), voxel_mm)
     return [_write(generator, protocol.ids, affine, folder, (seed, n)) for n in range(count)]
 
@@ -83,4 +83,4 @@ def _write(generator: Generator, ids: np.ndarray, affine: np.ndarray, folder: Pa
 def _describe(folder: Path, name: str, kind: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     table = {"Name": name, "BIDSVersion": "1.10.0", "DatasetType": kind, "GeneratedBy": [{"Name": "spanseg simulate"}]}
-    checkpoint.save_text(folder / "dataset_description.json", json.dumps(table, indent=1) + "\n")
+    files.write_text(folder / "dataset_description.json", json.dumps(table, indent=1) + "\n")

@@ -28,6 +28,11 @@ class ByteStream:
         findings: takes notes, and words refusals.
     """
 
+    too_long = (
+        "the file goes on long after the voxels that its header declares; the header is damaged or this is not an "
+        "image: export or copy it again."
+    )
+
     def __init__(self, path: Path, findings: Findings) -> None:
         self._findings = findings
         self._hash = hashlib.sha256()
@@ -75,14 +80,8 @@ class ByteStream:
         Raises:
             SpansegError: more follows than any image format puts there, or the gzip checksum is wrong.
         """
-        too_much = self._findings.refusal(
-            "the file goes on long after the voxels that its header declares; the header is damaged or this is not "
-            "an image: export or copy it again."
-        )
-        if len(self.read(SLACK_BYTES + 1)) > SLACK_BYTES:
-            raise too_much
-        if self.file_bytes - self._file.tell() > SLACK_BYTES:
-            raise too_much
+        if len(self.read(SLACK_BYTES + 1)) > SLACK_BYTES or self.file_bytes - self._file.tell() > SLACK_BYTES:
+            raise self._findings.refusal(self.too_long)
         while self._fill():
             pass
         return self._hash.hexdigest()

@@ -127,7 +127,10 @@ class Generator:
         to_voxels = np.diag(1 / voxel_mm) @ matrix
         coordinates = _grid(self.canvas, shift, device=self.device)
         moved = [
-            sum((float(to_voxels[row, axis]) * coordinates[axis] for axis in range(3)), start=displacement[row])
+            sum(
+                (float(to_voxels[row, axis]) * coordinates[axis] for axis in range(3)),
+                start=displacement[row] / float(voxel_mm[row]),
+            )
             + float(centre[row])
             for row in range(3)
         ]
@@ -220,9 +223,7 @@ class _Contrasts:
 class _Draw:
     """The random state of one sample and smooth random fields on the canvas."""
 
-    def __init__(
-        self, rng: np.random.Generator, noise: torch.Generator, canvas: Canvas, device: torch.device
-    ) -> None:
+    def __init__(self, rng: np.random.Generator, noise: torch.Generator, canvas: Canvas, device: torch.device) -> None:
         self.rng, self.noise, self.canvas, self.device = rng, noise, canvas, device
 
     def normal(self, shape: tuple[int, ...]) -> Tensor:

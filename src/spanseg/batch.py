@@ -1,0 +1,200 @@
+"""Many scans, one after the other: finished ones are skipped, failing ones stop nothing, any process may be killed.
+
+A scan counts as finished when its sidecar, which is written last, agrees with the scan's hash and with the settings.
+The files of a scan are made in a temporary folder beside their place and moved there whole. A claim file tells other
+processes on the same output folder to leave the scan alone.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from spanseg import files, segmenter, sidecar
+from spanseg.claims import take_claim
+from spanseg.errors import SpansegError
+from spanseg.images import read_scan
+from spanseg.inputs import Job
+from spanseg.outputs import write_result
+from spanseg.sidecar import OutputOptions
+
+if TYPE_CHECKING:
+    from spanseg.segmenter import Predictor, SegmentOptions
+
+POLL_S = 0.5
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one scan.
+
+    Args:
+        job: the scan.
+        state: ``done`` now, ``skipped`` because it was finished, or ``failed``.
+        messages: warnings of a scan that was done, or the reason why it failed.
+        seconds: time it took.
+        error: what was raised, for a failed scan.
+    """
+
+    job: Job
+    state: Literal["done", "skipped", "failed"]
+    messages: tuple[str, ...] = ()
+    seconds: float = 0.0
+    error: Exception | None = None
+
+
+class Batch:
+    """A list of scans and how to do them.
+
+    Args:
+        jobs: the scans.
+        options: how they are segmented.
+        outputs: which files are written.
+        overwrite: do finished scans again.
+
+    Raises:
+        SpansegError: the model cannot be loaded, or the lesion mask cannot be read.
+    """
+
+    def __init__(
+        self, jobs: Sequence[Job], options: SegmentOptions, outputs: OutputOptions, overwrite: bool = False
+    ) -> None:
+        self.jobs, self.options, self.outputs, self.overwrite = list(jobs), options, outputs, overwrite
+        self.predictor: Predictor = segmenter.load_model(options)
+        self.settings = sidecar.settings_of(self.predictor.identity, options, outputs)
+
+    def run(self, waiting: Callable[[Job], None] = lambda job: None) -> Iterator[Outcome]:
+        """Do the scans; yields each as soon as its fate is known, finished ones first.
+
+        Args:
+            waiting: called once for each scan that another process is at, before waiting for it.
+        """
+        for folder in sorted({job.folder for job in self.jobs}):
+            files.remove_dead_temporaries(folder)
+        todo = []
+        for job in self.jobs:
+            if not self.overwrite and self._is_finished(job):
+                yield Outcome(job, "skipped")
+            else:
+                todo.append(job)
+        elsewhere = []
+        for job in todo:
+            outcome = self._attempt(job, again=self.overwrite)
+            if outcome is None:
+                elsewhere.append(job)
+            else:
+                yield outcome
+        for job in elsewhere:
+            waiting(job)
+            yield self._wait_for(job)
+
+    def _wait_for(self, job: Job) -> Outcome:
+        """Wait until another process has done a scan; do it here if that process dies or fails."""
+        while True:
+            outcome = self._attempt(job, again=False)
+            if outcome is not None:
+                return outcome
+            time.sleep(POLL_S)
+
+    def _attempt(self, job: Job, again: bool) -> Outcome | None:
+        """Do one scan; ``None`` while another process is at it."""
+        started = time.perf_counter()
+        try:
+            with _claimed(job) as free:
+                if not free:
+                    return None
+                if not again and self._is_finished(job):
+                    return Outcome(job, "skipped")
+                warnings = self._do(job)
+        except Exception as error:
+            return Outcome(job, "failed", (_reason(job, error),), time.perf_counter() - started, error)
+        return Outcome(job, "done", warnings, time.perf_counter() - started)
+
+    def _is_finished(self, job: Job) -> bool:
+        """Whether a scan's sidecar is there and agrees, and so are the files that it lists."""
+        record = sidecar.read_if_any(job.sidecar)
+        if record is None or record.get("settings_sha256") != sidecar.settings_sha256(self.settings):
+            return False
+        if not all((job.folder / name).is_file() for name in record.get("outputs", [])):
+            return False
+        try:
+            return record.get("input_sha256") == sidecar.file_sha256(job.path)
+        except SpansegError:
+            return False
+
+    def _do(self, job: Job) -> tuple[str, ...]:
+        """Segment one scan, write its files, and return its warnings."""
+        clock = [time.perf_counter()]
+        scan = read_scan(job.path, self.options.trust, self.options.max_memory_bytes)
+        clock.append(time.perf_counter())
+        result = segmenter.segment_scan(scan, self.predictor, self.options)
+        clock.append(time.perf_counter())
+        with _staging(job.folder) as temporary:
+            written = write_result(temporary, job.stem, scan, result, self.outputs)
+            seconds = {"read": clock[1] - clock[0], "write": time.perf_counter() - clock[2]}
+            timed = replace(result, details=_with_timings(result.details, seconds))
+            record = sidecar.build(scan, timed, self.settings, written)
+            files.write_text(temporary / job.sidecar.name, sidecar.dumps(record))
+            _put_in_place(temporary, job, written)
+        return result.warnings
+
+
+@contextmanager
+def _claimed(job: Job) -> Iterator[bool]:
+    """Hold the claim on a scan while it is worked on; false when another process holds it."""
+    claim = job.folder / f".{job.stem}.claim"
+    if not take_claim(claim):
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        claim.unlink(missing_ok=True)
+
+
+@contextmanager
+def _staging(folder: Path) -> Iterator[Path]:
+    """Lend a temporary folder beside the results; messages about it name the folder that the user knows."""
+    temporary = files.temporary_for(folder / "result")
+    try:
+        temporary.mkdir()
+        yield temporary
+    except SpansegError as error:
+        raise SpansegError(str(error).replace(str(temporary), str(folder))) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _put_in_place(temporary: Path, job: Job, written: list[str]) -> None:
+    """Move finished files to their names, the sidecar last; until then the scan does not count as finished."""
+    earlier = sidecar.read_if_any(job.sidecar) or {}
+    job.sidecar.unlink(missing_ok=True)
+    for name in set(earlier.get("outputs", [])) - set(written):
+        if name == Path(name).name and name.startswith(f"{job.stem}_"):  # the list may have been edited by hand
+            (job.folder / name).unlink(missing_ok=True)
+    for name in [*written, job.sidecar.name]:
+        files.replace(temporary / name, job.folder / name)
+
+
+def _with_timings(details: dict[str, Any], seconds: dict[str, float]) -> dict[str, Any]:
+    rounded = {name: round(value, 3) for name, value in seconds.items()}
+    return details | {"timings_s": {"read": rounded["read"], **details.get("timings_s", {}), "write": rounded["write"]}}
+
+
+def _reason(job: Job, error: Exception) -> str:
+    """One sentence for the user."""
+    if isinstance(error, SpansegError):
+        return str(error)
+    if isinstance(error, MemoryError):
+        return f"{job.path}: there was not enough memory for this scan; close other programs or take a larger machine."
+    if isinstance(error, OSError):
+        return f"{job.folder}: the results could not be written ({error.strerror or error})."
+    return (
+        f"{job.path}: spanseg stopped on an error of its own ({type(error).__name__}: {error}); "
+        "please report it with the output of --debug."
+    )

@@ -1,0 +1,127 @@
+"""The door of the command line: finds the command, loads nothing else, and turns errors into one sentence."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import io
+import sys
+import traceback
+from collections.abc import Callable
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from spanseg import __version__
+from spanseg.errors import SpansegError
+
+COMMANDS = {
+    "segment": "Segment brain scans: labels, volumes, mask and report.",
+    "verify": "Check a result: run its scan again and compare.",
+    "evaluate": "Compare label images with the truth.",
+    "info": "Show the models and protocols of this installation.",
+    "doctor": "Show what this computer offers and whether the models are whole.",
+    "simulate": "Make synthetic scans with their truth from label maps.",
+    "train": "Train a network from a recipe.",
+    "export": "Turn a trained network into a model folder.",
+}
+"""What ``--help`` lists. The command NAME is the function NAME of ``spanseg/cli/NAME.py``, imported when it is used."""
+
+EXTRAS = {"torch": "train", "safetensors": "train", "onnx": "train", "tensorboard": "train", "nilearn": "demo"}
+"""Packages that not every installation has, and the extra that brings them."""
+
+EXIT_CODES = (
+    "Exit codes: 0 everything done; 1 some scans failed, results differ, or spanseg itself failed; "
+    "2 bad input or usage, nothing done; 130 interrupted."
+)
+OK, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+
+
+def main(arguments: list[str] | None = None) -> NoReturn:
+    """Run the command line and exit.
+
+    Args:
+        arguments: words after the program's name; those of this process by default.
+    """
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # file names may hold what the terminal cannot show
+    debug = "--debug" in words
+    others = [word for word in words if word != "--debug"]
+    command = next((word for word in others if not word.startswith("-")), None)
+    try:
+        _app(command)(args=["--debug", *others] if debug else others, prog_name="spanseg")
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+    except Exception as error:
+        if debug:
+            traceback.print_exception(error)
+        print(f"spanseg: {_sentence(error)}", file=sys.stderr)
+        sys.exit(BAD_INPUT if _is_users(error) else FAILED)
+    sys.exit(OK)
+
+
+def _app(chosen: str | None) -> typer.Typer:
+    """Build the application, with the one command that is used imported and all others as lines of the help."""
+    app = typer.Typer(
+        add_completion=False,
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,  # plain help: the coloured one takes 0.1 s more
+        help="Segment brain MR images across the lifespan: on a laptop, offline.",
+        epilog=EXIT_CODES,
+    )
+    app.callback()(_options)
+    for name, line in COMMANDS.items():
+        function = _command(name) if name == chosen else _placeholder
+        app.command(name, short_help=line)(function)
+    return app
+
+
+def _options(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and stop.", is_eager=True)] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show where an error came from; goes anywhere.")] = False,
+) -> None:
+    if version:
+        print(f"spanseg {__version__}")
+        raise typer.Exit
+    context.obj = debug  # commands that go on after an error look here
+
+
+def _placeholder() -> None:
+    """Stand for a command that is not used in this call."""
+
+
+def _command(name: str) -> Callable[..., Any]:
+    """Import a command; an interrupted one exits with our code, whatever the version of typer."""
+    function = getattr(importlib.import_module(f"spanseg.cli.{name}"), name)
+
+    @functools.wraps(function)
+    def run(*given: Any, **options: Any) -> None:
+        try:
+            function(*given, **options)
+        except KeyboardInterrupt:
+            print("spanseg: interrupted; the same command goes on where it stopped.", file=sys.stderr)
+            raise typer.Exit(INTERRUPTED) from None
+
+    return run
+
+
+def _is_users(error: Exception) -> bool:
+    """Whether the user can mend it: bad input, or an extra that is not installed."""
+    return isinstance(error, SpansegError) or _missing_extra(error) is not None
+
+
+def _missing_extra(error: Exception) -> str | None:
+    return EXTRAS.get((error.name or "").partition(".")[0]) if isinstance(error, ModuleNotFoundError) else None
+
+
+def _sentence(error: Exception) -> str:
+    if isinstance(error, SpansegError):
+        return str(error)
+    if extra := _missing_extra(error):
+        return f"this needs a package that is not installed ({error}); install it with: pip install 'spanseg[{extra}]'"
+    kind = type(error).__name__
+    return f"stopped on an error of its own ({kind}: {error}); please report it with the output of --debug."

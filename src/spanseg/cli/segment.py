@@ -1,0 +1,194 @@
+"""``spanseg segment``: brain scans in; labels, volumes, mask and report out."""
+
+from __future__ import annotations
+
+import re
+import sys
+import traceback
+from collections.abc import Iterator
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from spanseg.errors import SpansegError
+
+if TYPE_CHECKING:
+    from spanseg.batch import Batch, Outcome
+    from spanseg.inputs import Job
+
+_WHOLE_BATCH_S = 1e6
+
+
+class Precision(StrEnum):
+    """Numbers in which the network computes."""
+
+    AUTO = "auto"
+    F32 = "f32"
+    BF16 = "bf16"
+
+
+class Device(StrEnum):
+    """What the network runs on."""
+
+    CPU = "cpu"
+    CUDA = "cuda"
+
+
+class Form(StrEnum):
+    """The two matrices of a NIfTI header."""
+
+    SFORM = "sform"
+    QFORM = "qform"
+
+
+class Only(StrEnum):
+    """What may be written alone."""
+
+    LABELS = "labels"
+
+
+def segment(
+    context: typer.Context,
+    scans: Annotated[list[Path], typer.Argument(metavar="SCAN|FOLDER", help="NIfTI or MGH/MGZ files, or folders.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the results.")] = Path("spanseg-out"),
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Do finished scans again.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the scans and stop.")] = False,
+    probabilities: Annotated[bool, typer.Option("--probabilities", help="Also write *_probseg.")] = False,
+    brain: Annotated[bool, typer.Option("--brain", help="Also write the skull-stripped scan.")] = False,
+    only: Annotated[Only | None, typer.Option(help="Write labels (and their sidecar) alone.")] = None,
+    lesion_mask: Annotated[Path | None, typer.Option(help="Image whose voxels above 0 are lesion; one scan.")] = None,
+    age: Annotated[str | None, typer.Option(help="Age in years, for models that are told it.")] = None,
+    sex: Annotated[str | None, typer.Option(help="female or male, for models that are told it.")] = None,
+    diagnosis: Annotated[str | None, typer.Option(help="For models that are told it, such as healthy.")] = None,
+    store_facts: Annotated[bool, typer.Option("--store-facts", help="Keep age, sex and diagnosis in files.")] = False,
+    model: Annotated[str, typer.Option(help="Name of a shipped model, or a model folder.")] = "default",
+    precision: Annotated[Precision, typer.Option(help="Numbers the network computes in.")] = Precision.AUTO,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads of the network; all cores by default.")] = None,
+    max_memory: Annotated[str | None, typer.Option(help="Refuse what needs more, such as 4G or 3500M.")] = None,
+    device: Annotated[Device, typer.Option(help="What the network runs on.")] = Device.CPU,
+    trust: Annotated[Form | None, typer.Option(help="Matrix to trust where the two disagree on sides.")] = None,
+) -> None:
+    """Segment brain scans: labels, volumes, mask and report, on each scan's own grid.
+
+    A folder's tree is kept under the output folder. From a folder: *_T1w images if there are any, else mri/T1.mgz, else
+    every image that is not a label map, a mask or under derivatives. Finished scans are skipped.
+
+    Exit codes: 0 all done; 1 some scans failed; 2 bad input or usage, nothing done; 130 interrupted.
+    """
+    from spanseg.facts import Facts, age_from_text
+    from spanseg.inputs import find_jobs
+
+    facts = Facts(age_from_text(age), sex, diagnosis)
+    memory = None if max_memory is None else bytes_from_text(max_memory)
+    if only and (probabilities or brain):
+        raise SpansegError("--only labels leaves out what --probabilities and --brain add; give one or the other.")
+    jobs = find_jobs(scans, out)
+    if lesion_mask and len(jobs) > 1:
+        raise SpansegError(f"--lesion-mask belongs to one scan, and these are {len(jobs)}; give both alone.")
+    is_batch = len(jobs) > 1 or any(scan.is_dir() for scan in scans)
+    if is_batch or dry_run:
+        _print_list(jobs)
+    if dry_run:
+        return
+
+    from spanseg.batch import Batch
+    from spanseg.segmenter import SegmentOptions
+    from spanseg.sidecar import OutputOptions
+
+    options = SegmentOptions(
+        model, precision.value, threads, memory, device.value, trust and trust.value, facts, lesion_mask, probabilities
+    )
+    batch = Batch(jobs, options, OutputOptions(brain, only is not None, store_facts), overwrite)
+    outcomes = _run_batch(batch, out, context.obj) if is_batch else _run_one(batch, context.obj)
+    errors = [outcome.error for outcome in outcomes if outcome.state == "failed"]
+    if errors:
+        nothing_done = len(errors) == len(jobs) and all(isinstance(error, SpansegError) for error in errors)
+        raise typer.Exit(2 if nothing_done else 1)
+
+
+def bytes_from_text(text: str) -> int:
+    """Read an amount of memory as people type it: ``4G``, ``3500M``, ``4GiB``, or bytes.
+
+    Raises:
+        SpansegError: it is not an amount.
+    """
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?", text.strip().lower())
+    if found is None or float(found[1]) == 0:
+        raise SpansegError(f"--max-memory takes an amount such as 4G or 3500M, not '{text}'.")
+    return int(float(found[1]) * 1024 ** " kmgt".index(found[2] or " "))
+
+
+def _print_list(jobs: list[Job]) -> None:
+    for job in jobs:
+        print(f"{job.path} -> {job.folder / job.stem}_*")
+    print(f"{len(jobs)} {'scan' if len(jobs) == 1 else 'scans'}")
+
+
+def _run_one(batch: Batch, debug: bool) -> list[Outcome]:
+    """Do one scan and say so in one line."""
+    outcomes = list(batch.run(_say_waiting))
+    for outcome in outcomes:
+        _say(outcome, debug)
+    return outcomes
+
+
+def _run_batch(batch: Batch, out: Path, debug: bool) -> list[Outcome]:
+    """Do several scans under a progress bar, then write their table."""
+    from spanseg.batch_table import NAME, write_batch_table
+
+    outcomes = []
+    for outcome in _with_progress(batch):
+        outcomes.append(outcome)
+        if outcome.state != "skipped":
+            _say(outcome, debug)
+    states = [outcome.state for outcome in outcomes]
+    print(f"{states.count('done')} done, {states.count('skipped')} finished before, {states.count('failed')} failed")
+    if write_batch_table(out):
+        print(f"volumes of all scans: {out / NAME}")
+    return outcomes
+
+
+def _with_progress(batch: Batch) -> Iterator[Outcome]:
+    """Yield outcomes while a bar on a terminal shows the time left; scans finished before do not count."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    bar = Progress(
+        *columns,
+        console=Console(stderr=True),
+        transient=True,
+        redirect_stdout=sys.stdout.isatty(),  # else what goes to a file would go to the terminal
+        speed_estimate_period=_WHOLE_BATCH_S,
+    )
+    with bar:
+        total = len(batch.jobs)
+        task = bar.add_task("scans", total=total)
+        bar.advance(task, 0)  # the clock of the time left starts here, not with the first scan that is done
+        for outcome in batch.run(_say_waiting):
+            if outcome.state == "skipped":
+                total -= 1
+                bar.update(task, total=total)
+            else:
+                bar.advance(task)
+            yield outcome
+
+
+def _say(outcome: Outcome, debug: bool) -> None:
+    """Print what became of a scan: results to standard output, warnings and failures to standard error."""
+    job = outcome.job
+    if outcome.state == "failed":
+        if debug and outcome.error is not None:
+            traceback.print_exception(outcome.error)
+        print(f"spanseg: {outcome.messages[0]}", file=sys.stderr)
+        return
+    verb = "finished before" if outcome.state == "skipped" else f"done in {outcome.seconds:.1f} s"
+    print(f"{job.stem}: {verb}, {job.folder / job.stem}_*")
+    for message in outcome.messages:
+        print(f"{job.stem}: warning: {message}", file=sys.stderr)
+
+
+def _say_waiting(job: Job) -> None:
+    print(f"{job.stem}: another process is at this scan; waiting for it", file=sys.stderr)

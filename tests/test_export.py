@@ -1,0 +1,84 @@
+"""The exported network must be the trained one."""
+
+import hashlib
+import tomllib
+
+import numpy as np
+import onnx
+import pytest
+import tiny
+import torch
+
+from spanseg import checkpoint, export, model, runtime
+from spanseg.errors import SpansegError
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    recipe = tiny.recipe()
+    torch.manual_seed(0)
+    checkpoint.save(folder, model.build(recipe).state_dict(), recipe)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def canvas():
+    return np.random.default_rng(0).random((32, 32, 32), dtype=np.float32)
+
+
+@pytest.fixture(scope="module")
+def exported(run, canvas, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    measured = export.export(run, folder, export.Description("tiny", "1", "Apache-2.0", "nothing"), [canvas])
+    return folder, measured
+
+
+def test_export_agrees_with_pytorch_and_says_so(exported):
+    folder, measured = exported
+    assert measured["f32_against_pytorch"] >= 0.998
+    table = tomllib.loads((folder / "model.toml").read_text())
+    assert table["agreement"]["f32_against_pytorch"] == pytest.approx(measured["f32_against_pytorch"], abs=1e-4)
+    assert table["model"]["sha256"] == hashlib.sha256((folder / "model.onnx").read_bytes()).hexdigest()
+    assert table["runtime"]["peak_mib"] > 0
+
+
+def test_probabilities_equal_pytorchs(run, canvas, exported):
+    recipe = tiny.recipe()
+    network = model.build(recipe).eval()
+    weights = checkpoint.load_tensors(exported[0] / "weights.safetensors")
+    checkpoint.load_into(network, {key: value.float() for key, value in weights.items()}, "weights")
+    with torch.no_grad():
+        expected = torch.softmax(network(torch.from_numpy(canvas)[None, None]), 1)[0].numpy() * 255
+    got = runtime.Engine(runtime.open_model(str(exported[0])), "f32", 1)(canvas)
+    assert got.dtype == np.uint8
+    assert np.abs(got - expected).max() < 1.01
+
+
+def test_weights_are_stored_in_half_precision(exported):
+    graph = onnx.load(str(exported[0] / "model.onnx")).graph
+    large = [t for t in graph.initializer if np.prod(t.dims) >= 64]
+    assert large
+    assert all(t.data_type == onnx.TensorProto.FLOAT16 for t in large)
+
+
+def test_a_network_that_disagrees_is_not_written(run, canvas, tmp_path, monkeypatch):
+    monkeypatch.setattr(export, "_in_torch", lambda network, image: np.eye(33, dtype=np.uint8)[5][:, None, None, None])
+    with pytest.raises(SpansegError, match="nothing was written"):
+        export.export(run, tmp_path / "m", export.Description("tiny", "1", "x", "y"), [canvas])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_same_canvas_gives_the_same_bits(exported, canvas):
+    engine = runtime.Engine(runtime.open_model(str(exported[0])), "f32", 1)
+    np.testing.assert_array_equal(engine(canvas), engine(canvas))
+
+
+def test_a_folder_without_a_network_is_refused(tmp_path):
+    with pytest.raises(SpansegError, match=r"model\.toml"):
+        runtime.open_model(str(tmp_path))
+
+
+def test_unknown_precision_is_refused(exported):
+    with pytest.raises(SpansegError, match="f32, bf16, auto"):
+        runtime.Engine(runtime.open_model(str(exported[0])), "f16")

@@ -1,0 +1,78 @@
+"""Runs: from a recipe and label maps to weights."""
+
+import numpy as np
+import pytest
+import tiny
+import torch
+
+from spanseg import checkpoint, model, runs
+from spanseg.errors import SpansegError
+from spanseg.generation import load_classes
+
+
+@pytest.fixture(scope="module")
+def maps(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("maps")
+    tiny.write_map(folder / "head.nii.gz")
+    return runs.read_maps(folder, load_classes(model.protocol_of(tiny.recipe())))
+
+
+def test_packed_maps_survive_the_trip(maps, tmp_path):
+    runs.save_packed(maps, tmp_path / "maps.npz")
+    (back,) = runs.load_packed(tmp_path / "maps.npz")
+    assert back.name == maps[0].name
+    np.testing.assert_array_equal(back.classes, maps[0].classes)
+    np.testing.assert_array_equal(back.centre, maps[0].centre)
+
+
+def test_a_run_writes_weights_that_another_run_starts_from(maps, tmp_path):
+    recipe = tiny.recipe(steps=2)
+    trainer, look = runs.prepare(recipe, maps, tmp_path / "first")
+    assert look is None
+    trainer.run()
+    weights = runs.finish(trainer, recipe)
+    assert runs.weights_of(str(tmp_path / "first")) == weights
+    chained = tiny.recipe(steps=2, start=str(weights))
+    second, _ = runs.prepare(chained, maps, tmp_path / "second")
+    stored = checkpoint.load_tensors(weights)
+    for name, parameter in second.network.named_parameters():
+        torch.testing.assert_close(parameter.detach(), stored[name])
+
+
+def test_left_out_maps_validate_and_the_best_weights_are_kept(maps, tmp_path):
+    recipe = tiny.recipe(steps=2, validate_every=1, validate_draws=1)
+    recipe["synth"]["left_out"] = 1
+    trainer, look = runs.prepare(recipe, maps * 2, tmp_path)
+    trainer.run(look)
+    assert (tmp_path / "best.safetensors").is_file()
+    assert 0 <= trainer.best <= 1
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "words"),
+    [("synth", "nois", "noise"), ("train", "step", "steps"), ("backbone", "widht", "did you mean 'widths'")],
+)
+def test_unknown_options_are_refused_with_those_that_exist(maps, tmp_path, section, key, words):
+    recipe = tiny.recipe()
+    recipe[section][key] = 1
+    with pytest.raises(SpansegError, match=words):
+        runs.prepare(recipe, maps, tmp_path)
+
+
+def test_a_canvas_that_does_not_fit_the_stride_is_refused(maps, tmp_path):
+    recipe = tiny.recipe()
+    recipe["canvas"]["shape"] = [30, 32, 32]
+    with pytest.raises(SpansegError, match="multiple of 4"):
+        runs.prepare(recipe, maps, tmp_path)
+
+
+def test_an_empty_folder_of_maps_is_refused(tmp_path):
+    with pytest.raises(SpansegError, match="expected label maps"):
+        runs.read_maps(tmp_path, load_classes(model.protocol_of(tiny.recipe())))
+
+
+def test_no_map_left_to_train_on_is_refused(maps, tmp_path):
+    recipe = tiny.recipe()
+    recipe["synth"]["left_out"] = 1
+    with pytest.raises(SpansegError, match="leaves no label map"):
+        runs.prepare(recipe, maps, tmp_path)

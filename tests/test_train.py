@@ -1,0 +1,142 @@
+"""The loop: a run that was interrupted is the run that was not, and only what may change changes."""
+
+import csv
+import json
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from spanseg.nets.res_unet import ResUNet
+from spanseg.objectives.supervised import Supervised
+from spanseg.train import Trainer, TrainOptions, dice_per_class, rate
+
+
+class Cubes:
+    """Noisy images of one bright cube, another for each index; or always the first one."""
+
+    def __init__(self, always_first: bool = False) -> None:
+        self.always_first = always_first
+
+    def draw(self, seed: int, index: int) -> tuple[Tensor, Tensor]:
+        rng = np.random.default_rng([seed, 0 if self.always_first else index])
+        target = np.zeros((1, 8, 8, 8), dtype=np.int64)
+        a, b, c = rng.integers(0, 4, 3)
+        target[0, a : a + 4, b : b + 4, c : c + 4] = 1
+        image = target[:, None] + rng.normal(0, 0.1, (1, 1, 8, 8, 8))
+        return torch.from_numpy(image.astype(np.float32)), torch.from_numpy(target)
+
+
+def trainer(folder: Path, *, always_first: bool = False, frozen: bool = False, **options: object) -> Trainer:
+    torch.manual_seed(0)
+    network = ResUNet(in_channels=1, out_channels=2, widths=(4, 8), head_channels=6)
+    for parameter in network.encoder_parameters() if frozen else []:
+        parameter.requires_grad_(False)
+    chosen = TrainOptions(**{"steps": 8, "warmup": 2, "lr": 1e-2, "save_every": 3, "ema": 0.9} | options)
+    return Trainer(network, Supervised(), Cubes(always_first), chosen, folder)
+
+
+@pytest.mark.parametrize("muon", [True, False])
+@pytest.mark.parametrize("stop_at", [3, 5])
+def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path: Path, muon: bool, stop_at: int) -> None:
+    whole = trainer(tmp_path / "whole", muon=muon)
+    whole.run()
+    trainer(tmp_path / "halves", muon=muon).run(stop_at=stop_at)
+    second = trainer(tmp_path / "halves", muon=muon)
+    assert second.step == stop_at
+    second.run()
+    assert second.step == whole.step == 8
+    for name, value in whole.trained.items():
+        torch.testing.assert_close(second.trained[name], value, rtol=0, atol=1e-6)
+        torch.testing.assert_close(second.ema[name], whole.ema[name], rtol=0, atol=1e-6)
+
+
+def test_a_killed_run_goes_back_to_its_last_checkpoint(tmp_path: Path) -> None:
+    first = trainer(tmp_path)
+
+    def die(row: dict[str, float]) -> None:
+        if row["step"] == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        first.run(report=die)
+    assert trainer(tmp_path).step == 3
+
+
+def test_nothing_frozen_moves_and_all_else_does(tmp_path: Path) -> None:
+    run = trainer(tmp_path, frozen=True)
+    before = {name: parameter.detach().clone() for name, parameter in run.network.named_parameters()}
+    run.run()
+    for name, parameter in run.network.named_parameters():
+        is_frozen = name.startswith(("stem.", "encoder.", "down."))
+        assert torch.equal(parameter, before[name]) == is_frozen, name
+        assert (name in run.ema) != is_frozen
+
+
+def test_the_loss_falls_on_a_fixed_pair(tmp_path: Path) -> None:
+    rows: list[dict[str, float]] = []
+    trainer(tmp_path, always_first=True, steps=60).run(report=rows.append)
+    first, last = (np.mean([row["loss"] for row in part]) for part in (rows[:5], rows[-5:]))
+    assert last < 0.3 * first
+
+
+def test_a_batch_takes_consecutive_samples(tmp_path: Path) -> None:
+    drawn: list[int] = []
+    run = trainer(tmp_path, batch=2, steps=3)
+    draw = run.source.draw
+    run.source.draw = lambda seed, index: (drawn.append(index), draw(seed, index))[1]
+    run.run()
+    assert drawn == [0, 1, 2, 3, 4, 5]
+
+
+def test_the_state_is_safetensors_and_nothing_else(tmp_path: Path) -> None:
+    trainer(tmp_path).run(validate=lambda run: 0.5)
+    assert {path.suffix for path in tmp_path.iterdir()} == {".safetensors", ".csv"}
+    for path in tmp_path.glob("*.safetensors"):
+        raw = path.read_bytes()
+        (length,) = struct.unpack("<Q", raw[:8])
+        header = json.loads(raw[8 : 8 + length])
+        ends = [entry["data_offsets"][1] for key, entry in header.items() if key != "__metadata__"]
+        assert 8 + length + max(ends) == len(raw), "every byte must belong to the header or to a tensor"
+
+
+def test_history_has_a_row_for_each_step(tmp_path: Path) -> None:
+    trainer(tmp_path, validate_every=4).run(validate=lambda run: run.step / 10)
+    with (tmp_path / "history.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    assert [int(row["step"]) for row in rows] == list(range(1, 9))
+    assert {row["step"]: float(row["validation"]) for row in rows if row["validation"]} == {"4": 0.4, "8": 0.8}
+
+
+def test_validation_sees_the_averaged_weights_and_gives_the_others_back(tmp_path: Path) -> None:
+    run = trainer(tmp_path)
+    seen: list[bool] = []
+
+    def validate(running: Trainer) -> float:
+        seen.append(all(torch.equal(p, running.ema[name]) for name, p in running.trained.items()))
+        return 1.0
+
+    run.run(validate=validate)
+    assert seen == [True]
+    assert not all(torch.equal(p, run.ema[name]) for name, p in run.trained.items())
+
+
+@pytest.mark.parametrize(("step", "expected"), [(0, 0.1), (9, 1.0), (10, 1.0), (55, 0.5), (100, 0.0)])
+def test_the_rate_warms_up_and_falls_along_a_cosine(step: int, expected: float) -> None:
+    options = TrainOptions(steps=100, warmup=10, lr=1.0, decay=1.0)
+    assert rate(step, options) == pytest.approx(expected, abs=1e-9)
+
+
+def test_the_rate_can_stay_up_until_the_end() -> None:
+    assert rate(99, TrainOptions(steps=100, warmup=10, lr=1.0, decay=0.0)) == 1.0
+
+
+def test_dice_per_class_by_hand() -> None:
+    predicted = torch.tensor([0, 1, 1, 2, 2, 1])
+    target = torch.tensor([0, 1, 2, 2, -1, -1])
+    found = dice_per_class(predicted, target, 4)
+    torch.testing.assert_close(found[:3], torch.tensor([1.0, 2 / 3, 2 / 3]))
+    assert found[3].isnan()

@@ -64,7 +64,7 @@ def place(
     else:
         chosen, overruled = _choose(sform, qform, trust, _shape(grid), findings)
         repaired = repaired or overruled
-    if chosen is sform and qform is None:  # a qform holds the voxel size and was compared as a whole
+    if chosen is sform and qform is None and not is_only_matrix:  # a qform holds the voxel size and was compared
         repaired = _check_voxel_size(grid, scale, chosen.affine, findings) or repaired
     if chosen is qform and grid["pixdim"][0] not in (-1, 0, 1):
         findings.warn(f"Programs read the handedness of this header (pixdim[0]) differently: {UNCERTAIN_SIDES}.")

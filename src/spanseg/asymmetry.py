@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from spanseg.labels import load_protocol
+from spanseg.plain_names import plain_name
 from spanseg.result import Segmentation, StructureVolume
 
 
@@ -40,33 +41,6 @@ class Pair:
 def volume_mm3(row: StructureVolume) -> float | None:
     """Volume from the probabilities, or from the labels where there is none."""
     return row.mm3 if row.mm3 is not None else row.mm3_labels
-
-
-_PLAIN = {"Inf-Lat-Vent": "Inferior lateral ventricle", "VentralDC": "Ventral DC", "Accumbens-area": "Accumbens"}
-
-
-def plain_name(name: str) -> str:
-    """Turn a FreeSurfer name into plain words without its side.
-
-    Example:
-        >>> plain_name("Left-Cerebral-White-Matter")
-        'Cerebral white matter'
-    """
-    bare = name.removeprefix("Left-").removeprefix("Right-")
-    return _PLAIN.get(bare) or " ".join(
-        word if place == 0 or word.isupper() else word.lower() for place, word in enumerate(bare.split("-"))
-    )
-
-
-def sided_name(name: str) -> str:
-    """Turn a FreeSurfer name into plain words.
-
-    Example:
-        >>> sided_name("Right-VentralDC")
-        'Right ventral DC'
-    """
-    side, plain = name.partition("-")[0], plain_name(name)
-    return f"{side} {plain[0].lower()}{plain[1:]}" if side in ("Left", "Right") else plain
 
 
 def lateral_pairs(result: Segmentation) -> list[Pair]:

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from spanseg.asymmetry import lateral_pairs, plain_name, sided_name, volume_mm3
+from spanseg.asymmetry import lateral_pairs, volume_mm3
 from spanseg.labels import load_protocol
-from spanseg.result import Segmentation
+from spanseg.plain_names import plain_name, row_name
+from spanseg.result import Segmentation, StructureVolume
 from spanseg.volume import canonical
 
 if TYPE_CHECKING:
@@ -74,8 +75,11 @@ CONTRAST_SD = 1.0
 # White matter signal over noise. At 8, noise is about half the usual T1 difference of grey and white matter, a quarter
 # of the white matter's signal. Usual scans have 30 to 55.
 SIGNAL_TO_NOISE = 8.0
+# Volume from probabilities over volume from labels, or the other way round: at 2, half of the larger one lies in voxels
+# that are more probably something else.
+UNSURE_RATIO = 2.0
 # Structures that may rightly be invisible: closed horns of the ventricles, CSF of a skull-stripped scan.
-MAY_BE_MISSING = ("Inferior lateral ventricle", "CSF")
+MAY_BE_MISSING = ("Inferior lateral ventricle", "CSF outside the ventricles")
 
 
 def quality_flags(scan: Scan, result: Segmentation) -> list[str]:
@@ -92,11 +96,12 @@ def quality_flags(scan: Scan, result: Segmentation) -> list[str]:
     flags += _brain_size(brain_ml)
     flags += _field_of_view(result)
     flags += _missing(result)
+    flags += _unsure(result)
     flags += _shares(result, brain_ml)
     flags += _asymmetry(result)
     flags += _slices(scan)
     flags += _contrast(scan, result)
-    flags += [f"No value for {row.name}: {row.note}." for row in result.volumes if row.mm3 is None and row.note]
+    flags += [f"{row_name(row)} is not given: {row.note}." for row in result.volumes if row.mm3 is None and row.note]
     return flags
 
 
@@ -129,31 +134,48 @@ def _field_of_view(result: Segmentation) -> list[str]:
 
 
 def _missing(result: Segmentation) -> list[str]:
-    names = [
-        sided_name(row.name)
-        for row in result.volumes
-        if row.id and row.mm3_labels == 0 and plain_name(row.name) not in MAY_BE_MISSING
+    return _named(
+        "Not found in this scan",
+        [row for row in _structures(result) if row.mm3_labels == 0 and plain_name(row.name) not in MAY_BE_MISSING],
+    )
+
+
+def _unsure(result: Segmentation) -> list[str]:
+    """Name the structures of whose volume much is spread thinly over voxels that got another label."""
+    unsure = [
+        row
+        for row in _structures(result)
+        if row.mm3
+        and row.mm3_labels
+        and max(row.mm3 / row.mm3_labels, row.mm3_labels / row.mm3) > UNSURE_RATIO
+        and plain_name(row.name) not in MAY_BE_MISSING
     ]
-    if not names:
-        return []
-    return [f"Not found in this scan: {', '.join(names)}."]
+    return _named("The network is unsure (volumes from probabilities and from labels disagree)", unsure)
 
 
 def _shares(result: Segmentation, brain_ml: float) -> list[str]:
     """Compare each structure with the whole brain, so that small and large heads have the same limits."""
-    flags = []
-    for row in result.volumes:
+    small, large = [], []
+    for row in _structures(result):
         limit, mm3 = LIMITS.get(plain_name(row.name)), volume_mm3(row)
-        if limit is None or not row.id or not mm3:
+        if limit is None or not mm3:
             continue
-        share = mm3 / (10 * brain_ml)
-        if not limit.least_percent <= share <= limit.most_percent:
-            size = "small" if share < limit.least_percent else "large"
-            flags.append(
-                f"{sided_name(row.name)} is unusually {size}: {mm3 / 1000:.2f} ml, {share:.2g} % of the brain "
-                f"(expected {limit.least_percent:g} to {limit.most_percent:g} %)."
-            )
-    return flags
+        percent = mm3 / (10 * brain_ml)
+        if percent < limit.least_percent:
+            small.append(row)
+        elif percent > limit.most_percent:
+            large.append(row)
+    return _named("Unusually small for this brain", small) + _named("Unusually large for this brain", large)
+
+
+def _structures(result: Segmentation) -> list[StructureVolume]:
+    return [row for row in result.volumes if row.id]
+
+
+def _named(what: str, rows: list[StructureVolume]) -> list[str]:
+    """One sentence for all structures that share a fault, or none."""
+    names = [f"{row_name(row)} ({(volume_mm3(row) or 0) / 1000:.2f} ml)" for row in rows]
+    return [f"{what}: {', '.join(names)}."] if names else []
 
 
 def _asymmetry(result: Segmentation) -> list[str]:

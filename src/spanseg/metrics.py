@@ -68,6 +68,11 @@ class Scores:
         """Predicted minus true volume in per cent of the true one."""
         return 100 * self.volume_error_mm3 / self.truth_mm3 if self.truth_mm3 else math.nan
 
+    @property
+    def volume_error_abs_percent(self) -> float:
+        """The same without its sign: errors of opposite sign do not cancel in a mean."""
+        return abs(self.volume_error_percent)
+
 
 def score_classes(
     predicted: np.ndarray,
@@ -106,12 +111,12 @@ def score_classes(
     for index in wanted:
         true, guessed, shared = (int(count[index]) for count in counts)
         volumes = true * float(voxel_mm.prod()), guessed * float(voxel_mm.prod())
-        if not true or not guessed:
+        if true and guessed:
+            distances = _distances(surfaces[0][index], surfaces[1][index], tolerance_mm)
+            scores[index] = Scores(2 * shared / (true + guessed), *distances, *volumes)
+        else:
             overlap = 0.0 if true or guessed else math.nan
             scores[index] = Scores(overlap, overlap, math.nan, math.nan, *volumes)
-            continue
-        distances = _distances(surfaces[0][index], surfaces[1][index], tolerance_mm)
-        scores[index] = Scores(2 * shared / (true + guessed), *distances, *volumes)
     return scores
 
 

@@ -9,11 +9,11 @@ from html import escape
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
-from spanseg.asymmetry import Pair, lateral_pairs, plain_name
+from spanseg.asymmetry import Pair, lateral_pairs
 from spanseg.flags import LIMITS, quality_flags
-from spanseg.labels import load_protocol
+from spanseg.plain_names import plain_name, row_name
 from spanseg.report_pictures import MARGIN_MM, MASK_COLOUR, Slice, brain_slices, contour_colours
-from spanseg.result import Segmentation, StructureVolume
+from spanseg.result import Segmentation
 
 if TYPE_CHECKING:
     from spanseg.images import Scan
@@ -24,7 +24,7 @@ _HEADINGS = {
     ("sagittal", False): "Sagittal, from the person's left to the right",
     ("coronal", True): "Deep nuclei close up, coronal, from back to front",
 }
-_ENDS = {"axial": "LR", "coronal": "LR", "sagittal": "PA"}
+_ENDS = {"axial": ("L", "R"), "coronal": ("L", "R"), "sagittal": ("P", "A")}
 _AXES = {"axial": "z", "coronal": "y", "sagittal": "x"}
 _CHART_PERCENT = 50.0
 
@@ -132,10 +132,8 @@ def _base64(data: bytes) -> str:
 
 
 def _legend(result: Segmentation) -> str:
-    colours = contour_colours(result.protocol)
-    named = {
-        plain_name(row.name): colours[row.id] for row in load_protocol(result.protocol).structures if row.id in colours
-    }
+    colours = contour_colours(result)
+    named = {plain_name(row.name): colours[row.id] for row in result.volumes if row.id in colours}
     named["Brain mask"] = MASK_COLOUR
     items = "".join(
         f'<li><span class="swatch" style="background:rgb{colour}"></span>{escape(name)}</li>'
@@ -149,7 +147,7 @@ def _mm3(value: float | None) -> str:
 
 
 def _percent(value: float | None) -> str:
-    return "n/a" if value is None else f"{value:+.1f}".replace("-", "−")
+    return "n/a" if value is None else f"{round(value, 1) + 0.0:+.1f}".replace("-", "−").replace("+0.0", "0.0")
 
 
 def _table(caption: str, heads: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
@@ -180,15 +178,10 @@ def _pair_table(pairs: list[Pair]) -> str:
 
 def _total_table(result: Segmentation, pairs: list[Pair]) -> str:
     paired = {side.id for pair in pairs for side in (pair.left, pair.right)}
-    rows = [_total_row(row) for row in result.volumes if row.id == 0 or row.id not in paired]
-    return _table(
-        "Midline structures, tissues and totals, in mm³", ("Structure", "Volume", "From labels", "Note"), rows
-    )
-
-
-def _total_row(row: StructureVolume) -> tuple[str, ...]:
-    name = plain_name(row.name) if row.id else row.name
-    return escape(name), _mm3(row.mm3), _mm3(row.mm3_labels), escape(row.note)
+    rows = [row for row in result.volumes if row.id == 0 or row.id not in paired]
+    cells = [(escape(row_name(row)), _mm3(row.mm3), _mm3(row.mm3_labels), escape(row.note)) for row in rows]
+    heads = ("Structure", "Volume", "From labels", "Note" if any(row.note for row in rows) else "")
+    return _table("Midline structures, tissues and totals, in mm³", heads, cells)
 
 
 def _chart(pairs: list[Pair]) -> str:
@@ -208,15 +201,17 @@ def _chart(pairs: list[Pair]) -> str:
         parts.append(f'<text x="0" y="{y + 12}">{escape(pair.name)}</text>')
         parts.append(_bar(pair, middle, half, y))
     return (
-        f'<svg class="chart" role="img" aria-label="Asymmetry of left and right, in percent" width="540" '
-        f'height="{height}" viewBox="0 0 540 {height}">{"".join(parts)}</svg>'
+        '<figure class="chart"><figcaption>Asymmetry in percent of the mean of both sides. Beyond the dotted marks a '
+        f"flag is raised; bars end at {_CHART_PERCENT:g} %.</figcaption>"
+        f'<svg role="img" aria-label="Asymmetry of left and right" width="552" height="{height}" '
+        f'viewBox="0 0 552 {height}">{"".join(parts)}</svg></figure>'
     )
 
 
 def _bar(pair: Pair, middle: int, half: int, y: int) -> str:
     percent = pair.asymmetry_percent
     if percent is None:
-        return f'<text class="quiet" x="{middle + half + 50}" y="{y + 12}" text-anchor="end">n/a</text>'
+        return f'<text class="quiet" x="{middle + half + 66}" y="{y + 12}" text-anchor="end">n/a</text>'
     limit = LIMITS[pair.name].asymmetry_percent if pair.name in LIMITS else None
     scale = half / _CHART_PERCENT
     length = min(abs(percent), _CHART_PERCENT) * scale
@@ -230,21 +225,33 @@ def _bar(pair: Pair, middle: int, half: int, y: int) -> str:
         )
     return (
         f'<rect x="{start:.1f}" y="{y + 3}" width="{length:.1f}" height="10" fill="{colour}"/>{marks}'
-        f'<text x="{middle + half + 50}" y="{y + 12}" text-anchor="end">{_percent(percent)}</text>'
+        f'<text x="{middle + half + 66}" y="{y + 12}" text-anchor="end">{_percent(percent)}</text>'
     )
 
 
 def _details(scan: Scan, result: Segmentation) -> str:
-    rows = {"protocol": result.protocol, "sha256 of the scan": scan.sha256, **result.details}
-    cells = ((escape(key.replace("_", " ")), escape(_plain_value(rows[key]))) for key in rows if key != "name")
-    body = "".join(f'<tr><td>{key}</td><td class="words">{value}</td></tr>' for key, value in cells)
+    rows = {"protocol": result.protocol, "scan_sha256": scan.sha256, **result.details}
+    cells = ((escape(_plain_key(key)), escape(_plain_value(rows[key]))) for key in rows if key != "name")
+    body = "".join(f'<tr><th scope="row">{key}</th><td class="words">{value}</td></tr>' for key, value in cells)
     return f"<table><tbody>{body}</tbody></table>"
+
+
+def _plain_key(key: str) -> str:
+    """Turn the name of a sidecar's field into words, its unit in brackets.
+
+    Example:
+        >>> _plain_key("timings_s")
+        'Timings (s)'
+    """
+    words, _, last = key.rpartition("_")
+    plain = f"{words} ({last})" if words and last in ("s", "mm", "mm3", "bytes", "years") else key
+    return plain[:1].upper() + plain[1:].replace("_", " ")
 
 
 def _plain_value(value: Any) -> str:
     """Write a JSON value in one line, without brackets."""
     if isinstance(value, dict):
-        return ", ".join(f"{key.replace('_', ' ')} {_plain_value(part)}" for key, part in value.items())
+        return ", ".join(f"{_plain_key(key).lower()} {_plain_value(part)}" for key, part in value.items())
     if isinstance(value, list | tuple):
         return ", ".join(_plain_value(part) for part in value)
     if isinstance(value, bool) or value is None:

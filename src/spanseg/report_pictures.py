@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
@@ -28,6 +28,10 @@ CLOSE_UP_PIXELS_PER_MM = 4.0
 """The same for the close-up of the deep nuclei."""
 MASK_COLOUR = (255, 220, 90)
 """Colour of the mask's contour."""
+OTHER_COLOUR = (190, 255, 0)
+"""Colour of the contours of labels that the protocol does not name: a lesion."""
+_CSF_ID = 24
+_SMOOTH = Image.Resampling.BICUBIC
 _CLOSE_UP_MM = 12.0
 _BRIGHTEST = 200
 _COARSE_MM = 2.0
@@ -76,18 +80,17 @@ def brain_slices(scan: Scan, result: Segmentation) -> list[Slice]:
     return slices
 
 
-def contour_colours(protocol_name: str) -> dict[int, tuple[int, int, int]]:
+def contour_colours(result: Segmentation) -> dict[int, tuple[int, int, int]]:
     """Colour of each id that gets a contour: the protocol's, but dark ones brightened for a thin line on a dark scan.
 
-    Sulcal CSF gets none: the mask's contour shows where it ends.
+    Sulcal CSF gets none: the mask's contour shows where it ends. Ids beside the protocol get ``OTHER_COLOUR``.
     """
-    colours = {}
-    for row in load_protocol(protocol_name).structures:
-        if row.id and row.name != "CSF":
-            factor = max(1.0, _BRIGHTEST / max(1, *row.colour))
-            red, green, blue = (min(255, round(value * factor)) for value in row.colour)
-            colours[row.id] = red, green, blue
-    return colours
+    colours = {row.id: OTHER_COLOUR for row in result.volumes if row.id}
+    for structure in load_protocol(result.protocol).structures:
+        factor = max(1.0, _BRIGHTEST / max(1, *structure.colour))
+        red, green, blue = (min(255, round(value * factor)) for value in structure.colour)
+        colours[structure.id] = red, green, blue
+    return {label: colour for label, colour in colours.items() if label not in (0, _CSF_ID)}
 
 
 class _Painter:
@@ -98,7 +101,7 @@ class _Painter:
         self.mask = _cropped(result.mask, box)
         self.margin = _Margin(self.mask)
         self.low, self.high = _window(self.image.data, self.margin)
-        self.colours = contour_colours(result.protocol)
+        self.ink = _Ink(contour_colours(result))
         i, j, k = self.mask.shape
         self.everything: _Box = (slice(0, i), slice(0, j), slice(0, k))
 
@@ -113,7 +116,7 @@ class _Painter:
         grey = np.where(near, grey, 0).astype(np.uint8)
         sides_mm = self.image.voxel_size_mm[[first, second]] * image.T.shape
         width, height = (max(1, round(float(side) * pixels_per_mm)) for side in sides_mm)
-        contours = _contours(_enlarged(labels, width, height), _enlarged(inside > 0, width, height), self.colours)
+        contours = self.ink.contours(_enlarged(labels, width, height), _enlarged(inside > 0, width, height))
         middle = (np.array(self.image.shape) - 1) / 2
         middle[axis] = index
         return Slice(
@@ -121,8 +124,8 @@ class _Painter:
             close_up=close is not None,
             position_mm=float(voxel_to_world(self.image.affine, middle)[axis]),
             size=(width, height),
-            scan_jpeg=_encoded(Image.fromarray(grey).resize((width, height), Image.Resampling.BICUBIC), "JPEG"),
-            contours_png=_encoded(Image.fromarray(contours), "PNG"),
+            scan_jpeg=_encoded(Image.fromarray(grey).resize((width, height), _SMOOTH), "JPEG", quality=85),
+            contours_png=_encoded(contours, "PNG", transparency=0),
         )
 
 
@@ -203,17 +206,25 @@ def _enlarged(plane: np.ndarray, width: int, height: int) -> np.ndarray:
     return plane[np.ix_(rows.astype(int), columns.astype(int))]
 
 
-def _contours(ids: np.ndarray, inside: np.ndarray, colours: dict[int, tuple[int, int, int]]) -> np.ndarray:
-    """Line of one pixel along the inner side of each structure's border, and of the mask's: RGBA, (row, column, 4)."""
-    picture = np.zeros((*ids.shape, 4), np.uint8)
-    picture[_border(inside) & inside] = (*MASK_COLOUR, 255)
-    line = _border(ids)
-    present, which = np.unique(ids[line], return_inverse=True)
-    table = np.array([(*colours[int(value)], 255) if int(value) in colours else (0, 0, 0, 0) for value in present])
-    drawn = np.zeros_like(picture)
-    if present.size:
-        drawn[line] = table.astype(np.uint8)[which]
-    return np.where(drawn[..., 3:] > 0, drawn, picture)
+class _Ink:
+    """Palette of the contours: 0 is transparent, 1 the mask's colour, the rest those of the structures."""
+
+    def __init__(self, colours: dict[int, tuple[int, int, int]]) -> None:
+        distinct = list(dict.fromkeys(colours.values()))[:254]
+        self.palette = bytes(value for colour in ((0, 0, 0), MASK_COLOUR, *distinct) for value in colour)
+        self.code = np.zeros(max(colours, default=0) + 2, np.uint8)  # the last entry is for ids without a colour
+        for label, colour in colours.items():
+            self.code[label] = 2 + distinct.index(colour) if colour in distinct else 1
+
+    def contours(self, ids: np.ndarray, inside: np.ndarray) -> Image.Image:
+        """Draw a line of one pixel along the inner side of the mask's border and of each structure's."""
+        drawn = (_border(inside) & inside).astype(np.uint8)
+        line = _border(ids)
+        code = self.code[np.minimum(ids[line], len(self.code) - 1)]
+        drawn[line] = np.where(code > 0, code, drawn[line])
+        picture = Image.frombytes("P", drawn.shape[::-1], drawn.tobytes())
+        picture.putpalette(self.palette)
+        return picture
 
 
 def _border(plane: np.ndarray) -> np.ndarray:
@@ -227,7 +238,7 @@ def _border(plane: np.ndarray) -> np.ndarray:
     return line
 
 
-def _encoded(picture: Image.Image, form: str) -> bytes:
+def _encoded(picture: Image.Image, form: str, **options: Any) -> bytes:
     stream = io.BytesIO()
-    picture.save(stream, form, quality=85, optimize=True) if form == "JPEG" else picture.save(stream, form)
+    picture.save(stream, form, **options)
     return stream.getvalue()

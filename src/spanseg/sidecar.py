@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 FORMAT = "spanseg sidecar 1"
 MACHINE = ("threads", "instruction_sets")
 """Recorded, but no reason to redo a scan: a batch may be finished on another computer."""
+_READ_AGAIN = {
+    "input_sha256", "labels_sha256", "settings", "settings_sha256", "outputs", "warnings", "facts",
+    "model", "precision", "threads",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -107,7 +111,7 @@ def read(path: Path) -> dict[str, Any]:
         raise SpansegError(f"{path}: this sidecar cannot be read ({error.strerror}).") from error
     except ValueError as error:
         raise SpansegError(f"{path}: expected the JSON sidecar of a result, found other content.") from error
-    if not isinstance(record, dict) or record.get("format") != FORMAT:
+    if not isinstance(record, dict) or record.get("format") != FORMAT or not _READ_AGAIN <= record.keys():
         raise SpansegError(f"{path}: expected a sidecar that spanseg wrote ('format': '{FORMAT}'), found other JSON.")
     return record
 

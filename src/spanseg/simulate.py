@@ -75,7 +75,8 @@ def _write(generator: Generator, ids: np.ndarray, affine: np.ndarray, folder: Pa
     anat, truth = folder / name / "anat", folder / "derivatives" / "truth" / name / "anat"
     for place in (anat, truth):
         place.mkdir(parents=True, exist_ok=True)
-    write_labels(truth / f"{name}_dseg.nii.gz", ids[target[0].numpy()], scan)
+    written = np.append(ids, ids[0])  # the last entry serves UNKNOWN, -1: a label map's id without a side
+    write_labels(truth / f"{name}_dseg.nii.gz", written[target[0].numpy()], scan)
     write_image(anat / f"{name}_T1w.nii.gz", scan.volume.data.astype(np.int16), scan)
     return anat / f"{name}_T1w.nii.gz"
 

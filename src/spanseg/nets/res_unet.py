@@ -11,8 +11,10 @@ from torch import Tensor, nn
 class ResUNet(nn.Module):
     """Residual U-Net with a space-to-depth stem: cells of 2×2×2 voxels enter the trunk as channels.
 
-    The head predicts the classes of all eight sub-voxels of a cell. In training one of the eight (a *phase*) can be
-    drawn for each step, which costs an eighth of the softmax and still teaches labels at the image's own resolution.
+    The head predicts the classes of all eight sub-voxels of a cell. In training a few of the eight (*phases*) can be
+    drawn for each step, which costs a part of the softmax and still teaches labels at the image's own resolution. The
+    eight classifiers share one set of weights and differ by offsets that start at zero, so that every phase profits
+    from every step.
     Instance norm (batch norm collapses with batch 1); resizing and convolution instead of transposed convolution.
 
     Args:
@@ -41,7 +43,9 @@ class ResUNet(nn.Module):
         self.decoder = nn.ModuleList(_Residual(width) for width in widths[:-1])
         self.head_norm = nn.InstanceNorm3d(widths[0], affine=True)
         self.head = nn.Conv3d(widths[0], head_channels, 1)
-        self.classify = nn.Conv3d(head_channels, 8 * out_channels, 1)
+        self.classify = nn.Conv3d(head_channels, out_channels, 1)
+        self.phase_weight = nn.Parameter(torch.zeros(8, out_channels, head_channels, 1, 1, 1))
+        self.phase_bias = nn.Parameter(torch.zeros(8, out_channels))
 
     @property
     def stride(self) -> int:
@@ -62,21 +66,23 @@ class ResUNet(nn.Module):
         return [parameter for part in parts for parameter in part.parameters()]
 
     def forward(
-        self, image: Float[Tensor, "batch channel i j k"], phase: int | None = None
-    ) -> Float[Tensor, "batch class i2 j2 k2"]:
+        self, image: Float[Tensor, "batch channel i j k"], phases: Sequence[int] | None = None
+    ) -> Float[Tensor, "batch_phase class i2 j2 k2"]:
         """Compute logits.
 
         Args:
             image: normalised image; edge lengths are multiples of ``stride``.
-            phase: ``None`` for logits of all voxels; 0 to 7 for those of one sub-voxel of each cell, that is of
-                ``image[..., a::2, b::2, c::2]`` with ``phase = 4a + 2b + c``.
+            phases: ``None`` for logits of all voxels; numbers from 0 to 7 for those of some sub-voxels of each cell
+                alone: phase 4a + 2b + c stands for ``image[..., a::2, b::2, c::2]``. Phases follow one another along
+                the batch axis.
         """
         hidden = self.hidden(image)
-        if phase is None:
-            return depth_to_space(self.classify(hidden))
-        rows = slice(phase * self.out_channels, (phase + 1) * self.out_channels)
         assert self.classify.bias is not None
-        return F.conv3d(hidden, self.classify.weight[rows], self.classify.bias[rows])
+        weight = self.classify.weight + self.phase_weight
+        bias = self.classify.bias + self.phase_bias
+        if phases is None:
+            return depth_to_space(F.conv3d(hidden, weight.flatten(0, 1), bias.flatten()))
+        return torch.cat([F.conv3d(hidden, weight[phase], bias[phase]) for phase in phases])
 
     def hidden(self, image: Float[Tensor, "batch channel i j k"]) -> Float[Tensor, "batch hidden i2 j2 k2"]:
         """Features of the cells before the classes are told apart."""

@@ -21,14 +21,15 @@ class Supervised:
 
     def __call__(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
         """Return the named losses of one batch; the phases drawn depend on the batch's index alone."""
-        if not self.phases:
-            dice, entropy = dice_and_cross_entropy(model(batch.image), batch.target)
-            return {"dice": dice, "cross_entropy": self.cross_entropy * entropy}
-        order = torch.randperm(8, generator=torch.Generator().manual_seed(batch.index))
-        terms = [self._phase(model, batch, int(phase)) for phase in order[: self.phases]]
-        dice, entropy = (torch.stack(column).mean() for column in zip(*terms, strict=True))
+        logits, target = self._all(model, batch) if not self.phases else self._some(model, batch)
+        dice, entropy = dice_and_cross_entropy(logits, target)
         return {"dice": dice, "cross_entropy": self.cross_entropy * entropy}
 
-    def _phase(self, model: nn.Module, batch: Batch, phase: int) -> tuple[Tensor, Tensor]:
-        a, b, c = phase // 4, phase // 2 % 2, phase % 2
-        return dice_and_cross_entropy(model(batch.image, phase=phase), batch.target[:, a::2, b::2, c::2])
+    def _all(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
+        return model(batch.image), batch.target
+
+    def _some(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
+        order = torch.randperm(8, generator=torch.Generator().manual_seed(batch.index))
+        drawn = [int(phase) for phase in order[: self.phases]]
+        parts = [batch.target[:, p // 4 :: 2, p // 2 % 2 :: 2, p % 2 :: 2] for p in drawn]
+        return model(batch.image, phases=drawn), torch.cat(parts)

@@ -1,0 +1,44 @@
+"""Names of structures and sums in plain words, for people who read the report."""
+
+from __future__ import annotations
+
+from spanseg.result import StructureVolume
+
+_STRUCTURES = {
+    "Inf-Lat-Vent": "Inferior lateral ventricle",
+    "VentralDC": "Ventral DC",
+    "Accumbens-area": "Accumbens",
+    "CSF": "CSF outside the ventricles",
+}
+_SUMS = {
+    "CSF": "CSF, all",
+    "GM": "Grey matter",
+    "WM": "White matter",
+    "IntraCranialVol": "Total intracranial volume",
+}
+
+
+def plain_name(name: str) -> str:
+    """Turn a structure's FreeSurfer name into plain words without its side.
+
+    Example:
+        >>> plain_name("Left-Cerebral-White-Matter")
+        'Cerebral white matter'
+    """
+    bare = name.removeprefix("Left-").removeprefix("Right-")
+    return _STRUCTURES.get(bare) or " ".join(
+        word if place == 0 or word.isupper() else word.lower() for place, word in enumerate(bare.split("-"))
+    )
+
+
+def row_name(row: StructureVolume) -> str:
+    """Name a row of the volume table: a structure with its side, or a sum.
+
+    Example:
+        >>> row_name(StructureVolume(60, "Right-VentralDC", 5000.0, 5000.0))
+        'Right ventral DC'
+    """
+    if row.id == 0:
+        return _SUMS.get(row.name, row.name)
+    side, plain = row.name.partition("-")[0], plain_name(row.name)
+    return f"{side} {plain[0].lower()}{plain[1:]}" if side in ("Left", "Right") else plain

@@ -1,11 +1,15 @@
 """A segmenter that takes no time and no model, for tests of what surrounds it; also runs as a program that can be killed.
 
 As a program: ``python fake_segmenter.py SECONDS LOG segment …``. Every scan takes SECONDS, every rename pauses a little so
-that kills hit the moment between two files, and each scan that was segmented adds a line to LOG.
+that kills hit the moment between two files, and each scan that was segmented adds a line to LOG. With DIE_AT_RENAME=n in
+its environment it is killed right after its n-th rename.
 """
 
 from __future__ import annotations
 
+import itertools
+import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -84,10 +88,12 @@ def run_program(seconds: float, log: Path, arguments: list[str]) -> None:
             stream.write(scan.sha256 + "\n")
         return result
 
-    rename = files.replace
+    rename, count = files.replace, itertools.count(1)
 
     def slow_rename(temporary: Path, path: Path) -> None:
         rename(temporary, path)
+        if os.environ.get("DIE_AT_RENAME") == str(next(count)):
+            os.kill(os.getpid(), signal.SIGTERM if os.name == "nt" else signal.SIGKILL)
         time.sleep(min(seconds, 0.02))
 
     files.replace = slow_rename

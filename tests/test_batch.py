@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,11 @@ def files_under(out: Path) -> list[Path]:
 def hidden(out: Path) -> list[Path]:
     """Temporaries and claims."""
     return [path for path in out.rglob("*") if path.name.startswith(".")]
+
+
+def sidecars(out: Path) -> list[Path]:
+    """Sidecars under their final names."""
+    return [path for path in out.rglob("*_dseg.json") if not path.parent.name.startswith(".")]
 
 
 def check_whole(out: Path) -> None:
@@ -211,7 +217,7 @@ def test_the_table_of_a_batch_has_a_row_for_every_finished_scan(tmp_path: Path) 
 # Real processes
 
 
-def start(tmp_path: Path, seconds: float, *words: str) -> "subprocess.Popen[str]":
+def start(tmp_path: Path, seconds: float, *words: str, die_at: int = 0) -> "subprocess.Popen[str]":
     program = Path(fake_segmenter.__file__)
     return subprocess.Popen(
         [sys.executable, str(program), str(seconds), str(tmp_path / "log"), "segment", str(tmp_path / "in"), *words],
@@ -219,12 +225,12 @@ def start(tmp_path: Path, seconds: float, *words: str) -> "subprocess.Popen[str]
         stderr=subprocess.PIPE,
         text=True,
         cwd=tmp_path,
+        env=os.environ | {"DIE_AT_RENAME": str(die_at)},
     )
 
 
-def wait_for(condition: object, process: "subprocess.Popen[str]") -> None:
+def wait_for(condition: Callable[[], object], process: "subprocess.Popen[str]") -> None:
     """Wait until something is there, or the process has ended."""
-    assert callable(condition)
     for _ in range(6000):
         if condition() or process.poll() is not None:
             return
@@ -254,21 +260,48 @@ def test_killed_again_and_again_the_batch_is_completed(tmp_path: Path) -> None:
     count, out, log = 12, tmp_path / "spanseg-out", tmp_path / "log"
     make_scans(tmp_path, count)
     found_half_way = 0
-    for round_ in range(5):
+    for round_ in range(4):
         process, before = start(tmp_path, 0.05), done_in(log)
-        wait_for(lambda before=before: done_in(log) > before, process)
-        time.sleep(0.013 * round_)  # another moment between two renames each time
+
+        def has_begun_another(before: int = before, least: int = round_) -> bool:
+            return done_in(log) > before and len(sidecars(out)) >= least
+
+        wait_for(has_begun_another, process)
+        time.sleep(0.037 * round_)
         process.kill()
         process.communicate()
         check_whole(out)
         found_half_way += bool(hidden(out))
     assert found_half_way  # at least one kill hit a process at work
-    finished = len(list(out.rglob("*_dseg.json")))
+    finished = len(sidecars(out))
     assert 0 < finished < count
     code, text, error = finish(start(tmp_path, 0.05))
     assert (code, error) == (0, "") or "warning" in error
     assert f"{count - finished} done, {finished} finished before, 0 failed" in text
     check_complete(tmp_path, count)
+
+
+@pytest.mark.slow
+def test_killed_at_any_rename_no_sidecar_stands_for_a_mixture(tmp_path: Path) -> None:
+    out = tmp_path / "spanseg-out"
+    make_scans(tmp_path, 1)
+    assert finish(start(tmp_path, 0.0, "--brain"))[0] == 0
+    (sidecar,) = out.rglob("*_dseg.json")
+    with_brain = sidecar.read_bytes()
+    for moment in (1, PER_SCAN, PER_SCAN + 1, PER_SCAN + 4, 2 * PER_SCAN - 1):
+        code, _, _ = finish(start(tmp_path, 0.0, "--overwrite", die_at=moment))
+        assert code == (1 if os.name == "nt" else -signal.SIGKILL)
+        check_whole(out)
+        if moment <= PER_SCAN:  # everything so far lies in the temporary folder
+            assert sidecar.read_bytes() == with_brain
+        else:
+            assert not sidecar.exists()
+        assert hidden(out)
+    assert finish(start(tmp_path, 0.0, die_at=2 * PER_SCAN))[0] != 0  # the scan is finished, its claim is still there
+    assert sidecar.exists()
+    code, text, _ = finish(start(tmp_path, 0.0))
+    assert (code, "1 finished before" in text) == (0, True)
+    check_complete(tmp_path, 1)
 
 
 @pytest.mark.slow
@@ -293,7 +326,7 @@ def test_the_other_process_completes_what_a_killed_one_held(tmp_path: Path) -> N
     first = start(tmp_path, 600.0)  # stays at its first scan
     wait_for(lambda: list(out.rglob(".*.claim")), first)
     second = start(tmp_path, 0.05)
-    wait_for(lambda: len(list(out.rglob("*_dseg.json"))) == count - 1, second)
+    wait_for(lambda: len(sidecars(out)) == count - 1, second)
     time.sleep(1)
     assert second.poll() is None  # it waits for the living process
     first.kill()

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from spanseg import files, segmenter, sidecar
-from spanseg.claims import take_claim
+from spanseg.claims import drop_abandoned_claim, take_claim
 from spanseg.errors import SpansegError
 from spanseg.images import read_scan
 from spanseg.inputs import Job
@@ -79,6 +79,7 @@ class Batch:
         todo = []
         for job in self.jobs:
             if not self.overwrite and self._is_finished(job):
+                drop_abandoned_claim(_claim(job))  # its process was killed between the last file and this
                 yield Outcome(job, "skipped")
             else:
                 todo.append(job)
@@ -144,10 +145,14 @@ class Batch:
         return result.warnings
 
 
+def _claim(job: Job) -> Path:
+    return job.folder / f".{job.stem}.claim"
+
+
 @contextmanager
 def _claimed(job: Job) -> Iterator[bool]:
     """Hold the claim on a scan while it is worked on; false when another process holds it."""
-    claim = job.folder / f".{job.stem}.claim"
+    claim = _claim(job)
     if not take_claim(claim):
         yield False
         return

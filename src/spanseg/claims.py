@@ -39,6 +39,12 @@ def take_claim(path: Path) -> bool:
     return False
 
 
+def drop_abandoned_claim(path: Path) -> None:
+    """Remove a claim that is nobody's any more."""
+    if path.exists() and _is_abandoned(path):
+        path.unlink(missing_ok=True)
+
+
 def _create(path: Path) -> int:
     """Create a file that must not exist yet, with its folder, and return its descriptor."""
     try:

@@ -13,10 +13,11 @@ from spanseg.inputs import SUFFIXES, stem_of
 _ABOUT_LABELS = frozenset({"atlas", "den", "desc", "label", "res", "seg", "space"})
 """BIDS entities that say how labels were made, not whose they are."""
 _NOT_IN_NAMES = frozenset(
-    "aseg brain dseg flair label labelmap labels manual mgz seg segmentation synthseg t1 t1w t2 t2w".split()
+    {"aseg", "brain", "dseg", "flair", "label", "labelmap", "labels", "manual", "seg", "segmentation", "synthseg"}
+    | {"t1", "t1w", "t2", "t2w"}
 )
 """Words at the end of other names that say what is in the file, not whose it is."""
-_NO_STRUCTURES = frozenset("brain brainmask flair mask probseg t1w t2w".split())
+_NO_STRUCTURES = frozenset({"brain", "brainmask", "flair", "mask", "probseg", "t1w", "t2w"})
 """Words that names of masks, probabilities and scans end with."""
 
 

@@ -32,6 +32,7 @@ OTHER_COLOUR = (190, 255, 0)
 """Colour of the contours of labels that the protocol does not name: a lesion."""
 _CSF_ID = 24
 _SMOOTH = Image.Resampling.BICUBIC
+_LARGEST_PIXELS = 900  # of a picture's longer side, however large a header says the brain is
 _CLOSE_UP_MM = 12.0
 _BRIGHTEST = 200
 _COARSE_MM = 2.0
@@ -115,7 +116,8 @@ class _Painter:
         grey = np.clip((image - self.low) * (255 / (self.high - self.low)), 0, 255)
         grey = np.where(near, grey, 0).astype(np.uint8)
         sides_mm = self.image.voxel_size_mm[[first, second]] * image.T.shape
-        width, height = (max(1, round(float(side) * pixels_per_mm)) for side in sides_mm)
+        scale = min(pixels_per_mm, _LARGEST_PIXELS / float(sides_mm.max()))
+        width, height = (max(1, round(float(side) * scale)) for side in sides_mm)
         contours = self.ink.contours(_enlarged(labels, width, height), _enlarged(inside > 0, width, height))
         middle = (np.array(self.image.shape) - 1) / 2
         middle[axis] = index
@@ -151,10 +153,10 @@ def _cropped(volume: Volume, box: _Box) -> Volume:
 
 
 class _Margin:
-    """Which voxels lie within ``MARGIN_MM`` of the mask; on the safe side by up to 2 mm, which makes it quick.
+    """Which voxels lie within ``MARGIN_MM`` of the mask, on the safe side: a little less (1.7 mm for voxels of 1 mm).
 
-    Distances are computed to every n-th voxel of the mask on a grid of every n-th voxel. They are never too small on
-    that grid, and between its points at most by the length of a step, which is taken off the margin.
+    To be quick, distances to every n-th voxel of the mask are computed on a grid of every n-th voxel. On that grid they
+    are never too small; between its points they are, by at most the distance to the next one, which is taken off.
     """
 
     def __init__(self, mask: Volume) -> None:

@@ -72,30 +72,24 @@ def read_scheme(table: Path, protocol: Protocol) -> Crosswalk:
     Raises:
         SpansegError: the table cannot be read, or a row makes no sense.
     """
-    rows = _rows(table)
-    classes, background = {}, 0
-    seen: set[int] = set()
-    for line, row in enumerate(rows, start=2):
+    classes: dict[int, int | None] = {}
+    for line, row in enumerate(_rows(table), start=2):
         where = f"{table}, line {line}"
         index = _integer(row["index"])
         if index is None:
             raise SpansegError(f"{where}: index is '{row['index']}', expected the whole number of a label.")
-        if index in seen:
+        if index in classes:
             raise SpansegError(f"{where}: index {index} is in the table twice; keep one of the rows.")
-        seen.add(index)
-        target = _target(row, protocol, where)
-        if target is not None:
-            classes[index] = target
-    if 0 not in seen:
-        classes[0] = background
-    labelled = set(classes.values())
+        classes[index] = _target(row, protocol, where)
+    mapped = {0: 0} | {index: target for index, target in classes.items() if target is not None}
+    labelled = set(mapped.values())
     unlabelled = tuple(index for index in range(1, len(protocol)) if index not in labelled)
     if len(unlabelled) == len(protocol) - 1:
         raise SpansegError(
             f"{table}: no row leads to a structure of protocol '{protocol.name}'; "
             "add a column maps_to with ids or names of its structures, 'background' or 'unknown'."
         )
-    return Crosswalk(table.name, classes, unlabelled)
+    return Crosswalk(table.name, mapped, unlabelled)
 
 
 def _folders_of(image: Path) -> list[Path]:
@@ -127,7 +121,7 @@ def _rows(table: Path) -> list[dict[str, str]]:
 
 def _target(row: dict[str, str], protocol: Protocol, where: str) -> int | None:
     """Class index that a row maps to; ``None`` if the row does not say."""
-    if "maps_to" not in row:  # names are then anybody's, and one that is not ours is no mistake
+    if "maps_to" not in row:  # anybody's names: one that is not ours is no mistake, and FreeSurfer calls 0 "Unknown"
         return _names(protocol).get(_plain(row["name"]))
     wanted = row["maps_to"]
     if wanted in _NO_ENTRY:
@@ -137,7 +131,7 @@ def _target(row: dict[str, str], protocol: Protocol, where: str) -> int | None:
         if structure_id not in protocol.ids:
             raise SpansegError(f"{where}: maps_to is {structure_id}, which is no id of protocol '{protocol.name}'.")
         return protocol.class_of(structure_id)
-    target = _names(protocol).get(_plain(wanted))
+    target = UNKNOWN if wanted.lower() == "unknown" else _names(protocol).get(_plain(wanted))
     if target is None:
         close = difflib.get_close_matches(wanted, [structure.name for structure in protocol.structures], n=1)
         hint = f" (did you mean '{close[0]}'?)" if close else ""
@@ -150,8 +144,7 @@ def _target(row: dict[str, str], protocol: Protocol, where: str) -> int | None:
 
 def _names(protocol: Protocol) -> dict[str, int]:
     """Class index of every name, without capitals and punctuation."""
-    named = {_plain(structure.name): index for index, structure in enumerate(protocol.structures)}
-    return named | {"background": 0, "unknown": UNKNOWN}
+    return {_plain(structure.name): index for index, structure in enumerate(protocol.structures)} | {"background": 0}
 
 
 def _plain(name: str) -> str:

@@ -245,6 +245,7 @@ CUT_OR_DAMAGED = [
         "two gzip members",
         stored("s.nii.gz", lambda: gzip.compress(nifti_bytes()[:999]) + gzip.compress(nifti_bytes()[999:])),
     ),
+    Wrong("gzip of empty members", packed(lambda content: gzip.compress(b"") * 5000 + content), refused="tiny members"),
     Wrong("gzip named .nii", packed(lambda content: content, name="scan.nii")),
     Wrong("plain named .nii.gz", stored("scan.nii.gz", nifti_bytes)),
 ]

@@ -37,12 +37,12 @@ def ball_labels(voxel_mm: tuple[float, float, float] = (3.0, 3.0, 3.0)) -> Volum
 
 
 def scan_like(labels: Volume, noise: float = 3.0, **changes: Any) -> Scan:
-    """A T1-like scan of labels, with a little air-like noise around."""
+    """A T1-like scan of labels, of magnitudes, as scanners give them."""
     protocol = load_protocol("aseg")
     image = np.random.default_rng(1).normal(2, noise, labels.shape)
     for structure in protocol.structures[1:]:
         image[labels.data == structure.id] += INTENSITY[structure.tissue]
-    return dataclasses.replace(scan_of(labels.with_data(image.astype(np.float32))), **changes)
+    return dataclasses.replace(scan_of(labels.with_data(np.abs(image).astype(np.float32))), **changes)
 
 
 def result_of(labels: Volume, **changes: Any) -> Segmentation:

@@ -20,23 +20,24 @@ SOURCE = ROOT / "src"
 
 LAYERS = (  # imports go down or stay level, never up
     # 0 values
-    """errors interfaces volume labels facts result recipe parts intensity geometry machine files claims findings""",
+    """errors interfaces volume labels facts result recipe parts intensity geometry machine files claims findings
+    plain_names""",
     # 1 data
-    """streams headers affines voxels loading images inputs schemes metrics stats generation centring
-    synth losses optim sampling""",
+    """streams headers affines voxels loading images inputs pairing schemes metrics stats generation centring
+    synth losses optim""",
     # 2 parts
-    """nets tokens adapt objectives""",
+    """nets adapt objectives""",
     # 3 model
     """model""",
     # 4 verbs
     """runtime runtime_torch labelling segmenter asymmetry flags report report_pictures sidecar outputs batch_table
-    batch verify evaluate checkpoint train runs export simulate""",
+    batch verify evaluation evaluate checkpoint train runs export simulate""",
     # 5 doors
-    """spanseg cli web""",
+    """spanseg __main__ cli""",
 )
 PART_FOLDERS = ("nets", "tokens", "adapt", "objectives")
 FOLDERS = (*PART_FOLDERS, "cli", "web")  # all files of a folder lie in its layer
-TORCH = {*PART_FOLDERS, "synth", "losses", "optim", "sampling", "model", "checkpoint", "train", "runs", "export"} | {
+TORCH = {*PART_FOLDERS, "synth", "losses", "optim", "model", "checkpoint", "train", "runs", "export"} | {
     *("simulate", "runtime_torch", "cli.train", "cli.export", "cli.simulate")
 }
 EXEMPT = {("segmenter", "runtime_torch")}  # loaded for --device cuda only

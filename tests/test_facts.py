@@ -66,9 +66,13 @@ def test_age_from_text() -> None:
 
 
 def test_a_wrong_word_gets_the_nearest_one_and_the_list() -> None:
-    with pytest.raises(SpansegError, match=r"diagnosis has no word 'alzhiemer' \(did you mean 'alzheimer's disease'\?\)"):
+    with pytest.raises(
+        SpansegError, match=r"diagnosis has no word 'alzhiemer' \(did you mean 'alzheimer's disease'\?\)"
+    ):
         Facts(diagnosis="alzhiemer")
-    with pytest.raises(SpansegError, match=r"sex has no word 'femal' \(did you mean 'female'\?\); it takes: female, male"):
+    with pytest.raises(
+        SpansegError, match=r"sex has no word 'femal' \(did you mean 'female'\?\); it takes: female, male"
+    ):
         Facts(sex="femal")
     with pytest.raises(SpansegError, match=r"diagnosis has no word 'xyzzy'; it takes: healthy, .*stroke, unknown"):
         Facts(diagnosis="xyzzy")

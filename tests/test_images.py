@@ -19,8 +19,6 @@ from spanseg.headers import GRID_FIELDS
 from spanseg.images import is_nifti_or_mgh, read_labels, read_scan, scan_of, write_image, write_labels
 from spanseg.volume import Volume
 
-BERT = Path(__file__).parents[2] / "shared" / "data" / "freesurfer" / "bert" / "mri"
-
 
 def orientations() -> list[np.ndarray]:
     """The 48 ways to lay a grid along the world's axes, here turned by a little as scanners do, as affines."""
@@ -80,11 +78,14 @@ def test_plain_scan_is_read_as_nibabel_reads_it(tmp_path: Path) -> None:
     assert scan.notes == () and scan.warnings == ()
 
 
-@pytest.mark.parametrize("kind", [nibabel.Nifti1Image, nibabel.Nifti2Image, nibabel.MGHImage])
-@pytest.mark.parametrize("form", ["both", "sform", "qform"])
+KINDS_AND_FORMS = [
+    *itertools.product((nibabel.Nifti1Image, nibabel.Nifti2Image), ("both", "sform", "qform")),
+    (nibabel.MGHImage, "both"),
+]
+
+
+@pytest.mark.parametrize(("kind", "form"), KINDS_AND_FORMS)
 def test_orientations_round_trip(kind: type, form: str, tmp_path: Path) -> None:
-    if kind is nibabel.MGHImage and form != "both":
-        pytest.skip("MGH files hold one matrix")
     for number, affine in enumerate(orientations()):
         image = kind(corpus.head(np.uint8, (24, 30, 26)), affine)
         if kind is not nibabel.MGHImage:
@@ -310,14 +311,14 @@ def test_image_names() -> None:
         assert not is_nifti_or_mgh(Path(name))
 
 
-@pytest.mark.skipif(not BERT.is_dir(), reason="FreeSurfer's example (../shared/data/freesurfer) is not here")
-def test_freesurfer_files(tmp_path: Path) -> None:
-    scan, labels = read_scan(BERT / "norm.mgz"), read_labels(BERT / "aseg.mgz")
-    reference = nibabel.load(BERT / "norm.mgz")
-    np.testing.assert_array_equal(scan.volume.data, np.asarray(reference.dataobj))
+def test_freesurfer_files(shared_data: Path, tmp_path: Path) -> None:
+    bert = shared_data / "freesurfer" / "bert" / "mri"
+    scan, labels = read_scan(bert / "norm.mgz"), read_labels(bert / "aseg.mgz")
+    reference = nibabel.load(bert / "norm.mgz")
+    assert (scan.volume.data == np.asarray(reference.dataobj)).all()
     np.testing.assert_allclose(scan.volume.affine, reference.affine, atol=1e-5)
     assert scan.notes == () and scan.warnings == ()
     write_labels(tmp_path / "aseg.nii.gz", labels.volume.data, scan)
     written = nibabel.load(tmp_path / "aseg.nii.gz")
-    np.testing.assert_array_equal(np.asarray(written.dataobj), np.asarray(nibabel.load(BERT / "aseg.mgz").dataobj))
+    assert (np.asarray(written.dataobj) == np.asarray(nibabel.load(bert / "aseg.mgz").dataobj)).all()
     np.testing.assert_allclose(written.affine, reference.affine, atol=1e-5)

@@ -102,7 +102,9 @@ def evaluate(
     chosen = options or EvaluateOptions()
     protocol = load_protocol(chosen.protocol)
     pairs, unpaired = pair_images(predictions, truths)
-    notes = [f"{path.name}: no partner was found for this image; it was left out." for path in unpaired]
+    notes = []
+    if unpaired:
+        notes.append(f"left out, because no partner was found: {', '.join(path.name for path in unpaired)}.")
     cases = []
     for pair in pairs:
         if watch is not None:

@@ -92,7 +92,7 @@ def write_text(path: Path, content: str) -> None:
     Raises:
         SpansegError: the folder cannot be written to, or the disk is full.
     """
-    write_bytes(path, content.encode("utf-8"))
+    write_bytes(path, content.encode("utf-8", "backslashreplace"))  # Linux has file names that are no text
 
 
 def remove_dead_temporaries(folder: Path) -> list[Path]:

@@ -38,7 +38,8 @@ class Scores:
 
     Reference:
         Nikolov et al., arXiv:1809.04430 (surface Dice); Maier-Hein, Reinke et al., Nature Methods 21, 2024 (the other
-        definitions). Nikolov weights surface elements by their area; here each surface voxel counts once.
+        definitions). Nikolov weights surface elements by their area and puts them on the corners of voxels; here each
+        surface voxel counts once and stands at its centre, which makes distances somewhat larger.
     """
 
     dice: float
@@ -143,11 +144,11 @@ def _surfaces(labels: np.ndarray, voxel_mm: np.ndarray) -> dict[int, _Surface]:
             ends |= neighbour != labels
             ends_in_known |= (neighbour != labels) & (neighbour != UNKNOWN)
     points = np.argwhere(ends & (labels > 0))
-    classes = labels[tuple(points.T)]
-    order = np.argsort(classes, kind="stable")
-    points, (present, starts) = points[order], np.unique(classes[order], return_index=True)
+    order = np.argsort(labels[tuple(points.T)], kind="stable")
+    points = points[order]
+    present, starts = np.unique(labels[tuple(points.T)], return_index=True)
     surfaces = {}
-    for index, members in zip(present, np.split(points, starts[1:]), strict=True):
+    for index, members in zip(present, np.split(points, starts)[1:], strict=True):
         known = ends_in_known[tuple(members.T)]
         surfaces[int(index)] = _Surface(members[known] * voxel_mm, members * voxel_mm)
     return surfaces

@@ -16,6 +16,7 @@ from spanseg.findings import Findings
 GZIP_MAGIC = b"\x1f\x8b"
 LARGEST_GZIP_RATIO = 1032  # deflate cannot pack more bytes than this into one
 SLACK_BYTES = 2**20  # what may follow the voxels: MGH keeps its tags there, some programs pad
+_MOST_SMALL_MEMBERS, _SMALL_MEMBER_BYTES = 1000, 4096  # block gzip packs 65,280 bytes a member
 _READ_BYTES = 2**18
 _DECODE_BYTES = 2**22
 
@@ -43,6 +44,7 @@ class ByteStream:
         self.is_gzip: bool = self._raw.startswith(GZIP_MAGIC)
         self._decoder = zlib.decompressobj(wbits=31)
         self._ended = False
+        self._members = self._decoded = 0
         self.position = 0
 
     def __enter__(self) -> ByteStream:
@@ -115,6 +117,7 @@ class ByteStream:
                 self._next_member()
             if piece:
                 view[: len(piece)] = piece
+                self._decoded += len(piece)
                 return len(piece)
             if not self._ended and not self._raw and not self._fill():
                 raise self._findings.refusal(
@@ -124,6 +127,9 @@ class ByteStream:
 
     def _next_member(self) -> None:
         """Start on the next gzip member; zero bytes after the last one are padding."""
+        self._members += 1
+        if self._members > _MOST_SMALL_MEMBERS + self._decoded // _SMALL_MEMBER_BYTES:
+            raise self._findings.refusal("the gzip data are damaged (thousands of tiny members); copy the file again.")
         self._raw = self._raw.lstrip(b"\0")
         while len(self._raw) < len(GZIP_MAGIC):
             kept = self._raw

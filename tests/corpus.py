@@ -303,6 +303,7 @@ PLACES = [
     Wrong("voxel size NaN, both forms", fields(pixdim=size(NAN, 3, 3)), noted="qform is singular"),
     Wrong("voxel size 0, qform alone", fields(pixdim=size(0, 3, 3), sform_code=0), refused="voxel size"),
     Wrong("voxel size NaN, qform alone", fields(pixdim=size(NAN, 3, 3), sform_code=0), refused="voxel size"),
+    Wrong("voxel size infinite, qform alone", fields(pixdim=size(INF, 3, 3), sform_code=0), refused="voxel size"),
     Wrong("voxel size negative, qform alone", fields(pixdim=size(-3, 3, 3, -1), sform_code=0), noted="negative"),
     Wrong(
         "voxel size negative, no form",

@@ -1,8 +1,8 @@
-"""A segmenter that takes no time and no model, for tests of what surrounds it; also runs as a program that can be killed.
+"""A segmenter that takes no time and no model, for tests of what surrounds it; also a program that can be killed.
 
-As a program: ``python fake_segmenter.py SECONDS LOG segment …``. Every scan takes SECONDS, every rename pauses a little so
-that kills hit the moment between two files, and each scan that was segmented adds a line to LOG. With DIE_AT_RENAME=n in
-its environment it is killed right after its n-th rename.
+As a program: ``python fake_segmenter.py SECONDS LOG segment …``. Every scan takes SECONDS, every rename pauses a little
+so that kills hit the moment between two files, and each scan that was segmented adds a line to LOG. In its environment,
+DIE_AT_RENAME=n has it killed right after its n-th rename, and GATE=FOLDER has it wait, ready, for FOLDER/open.
 """
 
 from __future__ import annotations
@@ -97,8 +97,16 @@ def run_program(seconds: float, log: Path, arguments: list[str]) -> None:
         time.sleep(min(seconds, 0.02))
 
     files.replace = slow_rename
+
+    def load(options: Any) -> FakePredictor:
+        if gate := os.environ.get("GATE"):
+            (Path(gate) / str(os.getpid())).touch()
+            while not (Path(gate) / "open").exists():
+                time.sleep(0.01)
+        return FakePredictor(options)
+
     report.render_report = lambda scan, result: "<html></html>\n"
-    segmenter.load_model = FakePredictor
+    segmenter.load_model = load
     segmenter.segment_scan = slow
     main(arguments)
 

@@ -196,6 +196,8 @@ def test_temporaries_of_dead_processes_go_and_others_stay(tmp_path: Path) -> Non
 
 def test_the_table_of_a_batch_has_a_row_for_every_finished_scan(tmp_path: Path) -> None:
     data, out = make_scans(tmp_path, 3), tmp_path / "out"
+    assert write_batch_table(out) == 0
+    assert not out.exists()
     run(data / "sub-01", out / "sub-01")
     assert write_batch_table(out) == 1
     run(data, out)
@@ -216,7 +218,8 @@ def test_the_table_of_a_batch_has_a_row_for_every_finished_scan(tmp_path: Path) 
 # Real processes
 
 
-def start(tmp_path: Path, seconds: float, *words: str, die_at: int = 0) -> "subprocess.Popen[str]":
+def start(tmp_path: Path, seconds: float, *words: str, **environment: object) -> "subprocess.Popen[str]":
+    """Run the command line with the fake; ``die_at_rename`` and ``gate`` are what its environment takes."""
     program = Path(fake_segmenter.__file__)
     return subprocess.Popen(
         [sys.executable, str(program), str(seconds), str(tmp_path / "log"), "segment", str(tmp_path / "in"), *words],
@@ -224,7 +227,7 @@ def start(tmp_path: Path, seconds: float, *words: str, die_at: int = 0) -> "subp
         stderr=subprocess.PIPE,
         text=True,
         cwd=tmp_path,
-        env=os.environ | {"DIE_AT_RENAME": str(die_at)},
+        env=os.environ | {name.upper(): str(value) for name, value in environment.items()},
     )
 
 
@@ -288,7 +291,7 @@ def test_killed_at_any_rename_no_sidecar_stands_for_a_mixture(tmp_path: Path) ->
     (sidecar,) = out.rglob("*_dseg.json")
     with_brain = sidecar.read_bytes()
     for moment in (1, PER_SCAN, PER_SCAN + 1, PER_SCAN + 4, 2 * PER_SCAN - 1):
-        code, _, _ = finish(start(tmp_path, 0.0, "--overwrite", die_at=moment))
+        code, _, _ = finish(start(tmp_path, 0.0, "--overwrite", die_at_rename=moment))
         assert code == (1 if os.name == "nt" else -signal.SIGKILL)
         check_whole(out)
         if moment <= PER_SCAN:  # everything so far lies in the temporary folder
@@ -296,7 +299,9 @@ def test_killed_at_any_rename_no_sidecar_stands_for_a_mixture(tmp_path: Path) ->
         else:
             assert not sidecar.exists()
         assert hidden(out)
-    assert finish(start(tmp_path, 0.0, die_at=2 * PER_SCAN))[0] != 0  # the scan is finished, its claim is still there
+    assert (
+        finish(start(tmp_path, 0.0, die_at_rename=2 * PER_SCAN))[0] != 0
+    )  # the scan is finished, its claim is still there
     assert sidecar.exists()
     code, text, _ = finish(start(tmp_path, 0.0))
     assert (code, "1 finished before" in text) == (0, True)
@@ -307,7 +312,10 @@ def test_killed_at_any_rename_no_sidecar_stands_for_a_mixture(tmp_path: Path) ->
 def test_two_processes_share_a_batch(tmp_path: Path) -> None:
     count = 8
     make_scans(tmp_path, count)
-    both = [start(tmp_path, 0.4), start(tmp_path, 0.4)]
+    (tmp_path / "gate").mkdir()
+    both = [start(tmp_path, 0.4, gate=tmp_path / "gate") for _ in range(2)]
+    wait_for(lambda: len(list((tmp_path / "gate").iterdir())) == 2, both[0])
+    (tmp_path / "gate" / "open").touch()
     results = [finish(process) for process in both]
     assert [code for code, _, _ in results] == [0, 0]
     check_complete(tmp_path, count)

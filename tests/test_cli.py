@@ -208,8 +208,7 @@ def test_amounts_that_are_none(text: str) -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="file names that are no text exist on Linux only")
 def test_a_name_that_is_no_text_survives(tmp_path: Path) -> None:
     folder = tmp_path / "in"
-    fake_segmenter.write_scan(folder / "ok.nii")
-    os.rename(os.fsencode(folder / "ok.nii"), os.fsencode(folder) + b"/Zo\xeb.nii")
+    fake_segmenter.write_scan(folder / "ok.nii").rename(folder / os.fsdecode(b"Zo\xeb.nii"))
     fake_segmenter.write_scan(folder / "b.nii")
     program = [sys.executable, fake_segmenter.__file__, "0", str(tmp_path / "log"), "segment", "in"]
     done = subprocess.run(program, capture_output=True)

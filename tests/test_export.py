@@ -6,9 +6,9 @@ import tomllib
 import numpy as np
 import onnx
 import pytest
-import tiny
 import torch
 
+import tiny
 from spanseg import checkpoint, export, model, runtime
 from spanseg.errors import SpansegError
 

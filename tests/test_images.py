@@ -5,6 +5,7 @@ import hashlib
 import itertools
 import os
 import re
+import tracemalloc
 from pathlib import Path
 
 import nibabel
@@ -186,10 +187,15 @@ def test_label_maps_may_be_stored_as_floats_but_hold_whole_numbers(tmp_path: Pat
 
 
 def test_too_little_memory_is_said_before_any_is_taken(tmp_path: Path) -> None:
-    path = corpus.fields()(tmp_path)
-    with pytest.raises(SpansegError, match=r"50 × 60 × 48 voxels need 1 MiB .* 0 MiB"):
-        read_scan(path, max_memory_bytes=1000)
-    read_scan(path, max_memory_bytes=corpus.head().size * 7)
+    data = corpus.head(shape=(100, 120, 96))
+    path = corpus.of(lambda: data, **corpus.rows(2, 2, 2))(tmp_path)
+    read_scan(path, max_memory_bytes=data.size * 7)
+    tracemalloc.start()
+    with pytest.raises(SpansegError, match=r"100 × 120 × 96 voxels need 8 MiB .* 1 MiB"):
+        read_scan(path, max_memory_bytes=2**20)
+    taken_bytes = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert taken_bytes < 2**20 < data.nbytes
 
 
 def test_what_the_trusted_form_says_is_what_results_say(tmp_path: Path) -> None:

@@ -99,7 +99,7 @@ def test_dicom_is_refused_with_the_way_out(tmp_path: Path) -> None:
     for name in ("IM0001", "IM0002.dcm"):
         (tmp_path / "series" / name).write_bytes(b"\0" * 128 + b"DICM" + b"\0" * 100)
     for source in (tmp_path / "series", tmp_path / "series" / "IM0001", tmp_path / "series" / "IM0002.dcm"):
-        with pytest.raises(SpansegError, match="DICOM.*dcm2niix"):
+        with pytest.raises(SpansegError, match=r"DICOM.*dcm2niix"):
             find_jobs([source], tmp_path / "out")
 
 

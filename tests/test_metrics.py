@@ -77,10 +77,8 @@ def test_agrees_with_simpleitk(seed: int) -> None:
     overlap.Execute(images[1], images[0])
     contours = [SimpleITK.LabelContour(image, fullyConnected=False) for image in images]
     maps = [SimpleITK.SignedMaurerDistanceMap(contour, False, False, True) for contour in contours]
-    away = [
-        np.abs(SimpleITK.GetArrayFromImage(maps[1 - first]))[SimpleITK.GetArrayFromImage(contours[first]) > 0]
-        for first in (0, 1)
-    ]
+    far, on = ([SimpleITK.GetArrayFromImage(image) for image in images] for images in (maps, contours))
+    away = [np.abs(far[1 - first])[on[first] > 0] for first in (0, 1)]
     assert found.dice == pytest.approx(overlap.GetDiceCoefficient())
     assert found.asd_mm == pytest.approx(np.concatenate(away).mean(), rel=1e-5)
     assert found.hd95_mm == pytest.approx(max(np.percentile(distances, 95) for distances in away), rel=1e-5)

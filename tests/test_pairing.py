@@ -57,7 +57,7 @@ def test_sessions_are_kept_apart(tmp_path: Path) -> None:
 def test_freesurfer_and_other_names(tmp_path: Path) -> None:
     ours = touch(tmp_path / "ours", "bert/mri/T1_dseg.nii.gz", "ernie/mri/T1_dseg.nii.gz")
     theirs = touch(tmp_path / "theirs", "bert/mri/aseg.mgz", "bert/mri/norm.mgz", "ernie/mri/aseg.mgz")
-    assert paired(ours, theirs) == {name: ("T1_dseg.nii.gz", "aseg.mgz") for name in ("bert", "ernie")}
+    assert paired(ours, theirs) == dict.fromkeys(("bert", "ernie"), ("T1_dseg.nii.gz", "aseg.mgz"))
     other = paired(touch(tmp_path / "p", "x7_T1_dseg.nii.gz"), touch(tmp_path / "t", "x7_seg.nii.gz", "x7_mask.nii.gz"))
     assert other == {"x7": ("x7_T1_dseg.nii.gz", "x7_seg.nii.gz")}
 

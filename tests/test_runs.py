@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-import tiny
 import torch
 
+import tiny
 from spanseg import checkpoint, model, runs
 from spanseg.errors import SpansegError
 from spanseg.generation import load_classes

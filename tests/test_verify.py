@@ -134,7 +134,7 @@ def test_the_lesion_mask_is_asked_for(scan: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", ["", "[1]", "{}", '{"format": "spanseg sidecar 1"}', "\xff"])
 def test_what_is_no_sidecar_is_refused(content: str, scan: Path, tmp_path: Path) -> None:
     (tmp_path / "x.json").write_bytes(content.encode("latin-1"))
-    with pytest.raises(SpansegError, match="x.json: expected"):
+    with pytest.raises(SpansegError, match=r"x\.json: expected"):
         verify(tmp_path / "x.json", scan)
 
 

@@ -33,6 +33,7 @@ class _Form:
     affine: np.ndarray
 
 
+@np.errstate(all="ignore")  # what overflows or is not finite is found by _is_usable, and said there
 def place(
     grid: Any, findings: Findings, trust: str | None = None, is_only_matrix: bool = False
 ) -> tuple[np.ndarray, Any]:
@@ -50,25 +51,21 @@ def place(
     Raises:
         SpansegError: no usable matrix and no voxel size, shear, or forms that disagree about left and right.
     """
-    scale = _mm_of_unit(grid, findings)
+    scale, shape = _mm_of_unit(grid, findings), _shape(grid)
     sform, sform_repaired = _sform(grid, scale, findings)
     qform, qform_repaired = _qform(grid, scale, findings)
-    repaired = is_only_matrix or sform_repaired or qform_repaired
-    if is_only_matrix and sform is None:
-        raise findings.refusal("the matrix that places the voxels is singular, not finite or far out of range.")
-    if sform is None and qform is None:
-        chosen, repaired_size = _from_voxel_size(grid, scale, findings)
-        repaired = repaired or repaired_size
-    elif sform is None or qform is None:
-        chosen = _only(sform or qform, trust, findings)
-    else:
-        chosen, overruled = _choose(sform, qform, trust, _shape(grid), findings)
-        repaired = repaired or overruled
-    if chosen is sform and qform is None and not is_only_matrix:  # a qform holds the voxel size and was compared
+    usable = [form for form in (sform, qform) if form is not None]
+    if is_only_matrix and not usable:
+        raise findings.refusal(
+            "the matrix that places the voxels is singular, not finite or far out of range; convert the scan again."
+        )
+    chosen, repaired = _choose(usable, trust, shape, findings) if usable else _from_voxel_size(grid, scale, findings)
+    repaired = repaired or is_only_matrix or sform_repaired or qform_repaired
+    if usable == [sform] and not is_only_matrix:  # a qform would hold the voxel size, and have been compared
         repaired = _check_voxel_size(grid, scale, chosen.affine, findings) or repaired
     if chosen is qform and grid["pixdim"][0] not in (-1, 0, 1):
         findings.warn(f"Programs read the handedness of this header (pixdim[0]) differently: {UNCERTAIN_SIDES}.")
-    affine, straightened = _without_shear(chosen, qform if chosen is sform else sform, _shape(grid), findings)
+    affine, straightened = _without_shear(chosen, [form for form in usable if form is not chosen], shape, findings)
     if not (repaired or straightened):
         return affine, grid
     written = _rewritten(grid, affine, chosen.code)
@@ -199,20 +196,17 @@ def _is_usable(affine: np.ndarray) -> bool:
     return bool(sizes.min() > 1e-6 and abs(np.linalg.det(affine[:3, :3] / sizes)) > 1e-6)
 
 
-def _only(form: _Form | None, trust: str | None, findings: Findings) -> _Form:
-    """The one usable form, with a note if the user trusts the other."""
-    if form is None:
-        raise ValueError("one of the two forms is usable here")
-    if trust not in (None, form.name):
-        findings.note(f"The {trust} is not set or not usable; the {form.name} was used.")
-    return form
-
-
 def _choose(
-    sform: _Form, qform: _Form, trust: str | None, shape: tuple[int, int, int], findings: Findings
+    usable: list[_Form], trust: str | None, shape: tuple[int, int, int], findings: Findings
 ) -> tuple[_Form, bool]:
-    """Pick one of two usable forms; also whether results must say so in both, because the other one was overruled."""
-    chosen = qform if trust == "qform" else sform
+    """Pick one of the usable forms (sform first); also whether results must not carry on what the other one says."""
+    trusted = [form for form in usable if form.name == trust]
+    chosen = (trusted or usable)[0]
+    if trust and not trusted:
+        findings.note(f"The {trust} is not set or not usable; the {chosen.name} was used.")
+    if len(usable) == 1:
+        return chosen, False
+    sform, qform = usable
     if _sides_differ(sform.affine, qform.affine):
         if trust is None:
             raise findings.refusal(
@@ -272,15 +266,15 @@ def _check_voxel_size(grid: Any, scale: float, affine: np.ndarray, findings: Fin
 
 
 def _without_shear(
-    form: _Form, other: _Form | None, shape: tuple[int, int, int], findings: Findings
+    form: _Form, others: list[_Form], shape: tuple[int, int, int], findings: Findings
 ) -> tuple[np.ndarray, bool]:
     """Make the axes of a matrix orthogonal, round the middle of the grid, if they nearly are."""
     shear = _shear(form.affine)
     if shear <= ROUNDING_SHEAR:
         return form.affine, False
     if shear > LARGEST_SHEAR:
-        better = other is not None and _shear(other.affine) <= LARGEST_SHEAR
-        advice = f", or say --trust {other.name} if that one is right" if other is not None and better else ""
+        straight_ones = [other.name for other in others if _shear(other.affine) <= LARGEST_SHEAR]
+        advice = f", or say --trust {straight_ones[0]} if that one is right" if straight_ones else ""
         raise findings.refusal(
             f"the axes of the voxels are not at right angles (shear {shear:.2g}); resample the scan to a grid without "
             f"shear{advice}."

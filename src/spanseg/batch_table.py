@@ -6,7 +6,7 @@ import csv
 from pathlib import Path
 
 from spanseg import sidecar
-from spanseg.files import write_text
+from spanseg.files import remove_dead_temporaries, write_text
 from spanseg.outputs import tsv
 
 NAME = "volumes.tsv"
@@ -14,17 +14,19 @@ _TRIES = 5
 
 
 def write_batch_table(out: Path) -> int:
-    """Write ``volumes.tsv`` of an output folder from its finished scans and return how many it holds.
+    """Write ``volumes.tsv`` of an output folder from its finished scans and return how many it holds; none, no table.
 
     Volumes are those from probabilities, in mm³. If another process finishes a scan meanwhile, the table is made again.
 
     Raises:
         SpansegError: the folder cannot be written.
     """
-    found = _sidecars(out)
+    remove_dead_temporaries(out)
+    found, rows = _sidecars(out), []
     for _ in range(_TRIES):
         rows = [row for path in found if (row := _row(out, path))]
-        write_text(out / NAME, _table(rows))
+        if rows or (out / NAME).is_file():
+            write_text(out / NAME, _table(rows))
         before, found = found, _sidecars(out)
         if before == found:
             break

@@ -155,9 +155,7 @@ def _table(recipe: dict[str, Any], description: Description, network: nn.Module)
     }
 
 
-def _check(
-    network: nn.Module, folder: ModelFolder, protocol: Protocol, canvases: list[np.ndarray]
-) -> dict[str, float]:
+def _check(network: nn.Module, folder: ModelFolder, protocol: Protocol, canvases: list[np.ndarray]) -> dict[str, float]:
     """Run the exported network against PyTorch and against itself.
 
     Raises:

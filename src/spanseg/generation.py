@@ -93,12 +93,16 @@ def pack(labels: Volume, table: GenerationClasses, name: str) -> PackedMap:
     class_of = {int(value): index for index, value in enumerate(table.ids)}
     missing = [int(value) for value in present if int(value) not in class_of]
     if missing:
-        raise SpansegError(f"{name}: the generator cannot draw the ids {missing}; map them to FreeSurfer aseg ids first.")
+        raise SpansegError(
+            f"{name}: the generator cannot draw the ids {missing}; map them to FreeSurfer aseg ids first."
+        )
     lookup = np.array([class_of[int(value)] for value in present], dtype=np.uint8)
     classes = lookup[np.searchsorted(present, turned.data)]
     brain = np.argwhere(table.brain[classes])
     if not len(brain):
-        raise SpansegError(f"{name}: this label map holds no brain structure; expected FreeSurfer ids such as 2, 3, 10.")
+        raise SpansegError(
+            f"{name}: this label map holds no brain structure; expected FreeSurfer ids such as 2, 3, 10."
+        )
     _mark_below(classes, table, float(turned.voxel_size_mm[2]))
     first, last = (lambda inside: (inside.min(0), inside.max(0) + 1))(np.argwhere(classes > 0))
     cropped = classes[tuple(slice(a, b) for a, b in zip(first, last, strict=True))]

@@ -41,15 +41,20 @@ class Placement:
         return np.arange(self.scan_shape[axis]) * self.scan_voxel_mm[axis]
 
     def to_canvas(self, data: np.ndarray, outside: float) -> np.ndarray:
-        """Resample a scan in canonical order, (i, j, k), to a float32 canvas; ``outside`` fills what it does not cover."""
-        result, covered = data.astype(np.float32, copy=False), []
+        """Resample a scan in canonical order, (i, j, k), to a float32 canvas; ``outside`` fills the rest."""
+        result = data.astype(np.float32, copy=False)
         for axis in range(3):
-            step = float(self.scan_voxel_mm[axis])
-            matrix = interpolation(self.scan_mm(axis), step, self.canvas_mm(axis), self.canvas_voxel_mm)
-            covered.append(matrix.sum(axis=1) > 0)
-            result = along(matrix, result, axis)
-        inside = covered[0][:, None, None] & covered[1][None, :, None] & covered[2][None, None, :]
-        return np.where(inside, result, np.float32(outside))
+            result = along(self._matrix(axis), result, axis)
+        return np.where(self.covered(), result, np.float32(outside))
+
+    def covered(self) -> np.ndarray:
+        """Canvas voxels where the scan has voxels, boolean, shape (i, j, k)."""
+        i, j, k = (self._matrix(axis).sum(axis=1) > 0 for axis in range(3))
+        return i[:, None, None] & j[None, :, None] & k[None, None, :]
+
+    def _matrix(self, axis: int) -> np.ndarray:
+        step = float(self.scan_voxel_mm[axis])
+        return interpolation(self.scan_mm(axis), step, self.canvas_mm(axis), self.canvas_voxel_mm)
 
     def from_canvas(self, data: np.ndarray, box: Slices) -> tuple[np.ndarray, Slices]:
         """Resample one box of a canvas to the scan's grid.

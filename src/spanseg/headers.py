@@ -156,8 +156,8 @@ def _check_magic(raw: Any, findings: Findings) -> None:
         )
     if magic != raw.single_magic:
         raise findings.refusal(
-            f"expected the magic word {raw.single_magic!r} of NIfTI, found {magic!r}; the header is damaged, or this "
-            "is Analyze 7.5: convert it to NIfTI."
+            f"expected the magic word {raw.single_magic.decode()} of NIfTI, found {magic!r}; the header is damaged, or "
+            "this is Analyze 7.5: convert it to NIfTI."
         )
     if raw.sizeof_hdr == 540 and tuple(raw["eol_check"].tolist()) not in ((13, 10, 26, 10), (0, 0, 0, 0)):
         raise findings.refusal("the line-end check of NIfTI-2 fails, so a transfer as text damaged it; copy it again.")

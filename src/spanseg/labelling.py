@@ -108,7 +108,7 @@ def _fill_from_neighbours(classes: np.ndarray, holes: np.ndarray) -> None:
 
 
 def brain_mask(classes: np.ndarray, protocol: Protocol, height_mm: float) -> np.ndarray:
-    """All structures and the CSF within the skull, holes filled, in one piece; CSF below the plane leaves ``classes`` too.
+    """All structures and the CSF within the skull, holes filled, in one piece; labels below its end are removed.
 
     Args:
         classes: uint8 class indices in canonical order, shape (i, j, k); changed in place below the plane.

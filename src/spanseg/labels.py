@@ -156,7 +156,7 @@ def _expand(table: dict[str, Any], class_of: dict[int, int]) -> dict[int, int]:
             classes[value] = class_of[span["to"]]
     classes |= {value: class_of[value] for value in table.get("same", [])}
     classes |= {int(source): class_of[target] for source, target in table.get("map", {}).items()}
-    classes |= {value: UNKNOWN for value in table.get("unknown", [])}
+    classes |= dict.fromkeys(table.get("unknown", []), UNKNOWN)
     return classes
 
 

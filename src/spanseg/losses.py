@@ -15,7 +15,7 @@ def dice_and_cross_entropy(
     The cross-entropy weighs each class by the inverse square root of its frequency in the batch, so that an accumbens
     of 500 voxels is not drowned by white matter. Sums over classes use gather and scatter: no one-hot array is made.
 
-    Reference: Milletari et al., 3DV 2016 (soft Dice); here with plain sums in the denominator and absent classes left out.
+    Reference: Milletari et al., 3DV 2016 (soft Dice); here with plain sums in the denominator, absent classes left out.
     """
     classes = logits.shape[1]
     known = (target != UNKNOWN).flatten()

@@ -38,27 +38,27 @@ class MuonAdamW(torch.optim.Optimizer):
                     parameter.mul_(1 - group["lr"] * group["weight_decay"])
                 is_kernel = parameter.ndim > 2 and parameter[0, 0].numel() > 1
                 if group["muon"] and is_kernel:
-                    self._muon(parameter, group["lr"])
+                    self._muon(parameter, parameter.grad, group["lr"])
                 else:
-                    self._adamw(parameter, group["lr"])
+                    self._adamw(parameter, parameter.grad, group["lr"])
 
-    def _muon(self, parameter: Tensor, lr: float) -> None:
+    def _muon(self, parameter: Tensor, gradient: Tensor, lr: float) -> None:
         state = self.state[parameter]
         momentum = state.setdefault("momentum", torch.zeros_like(parameter))
-        momentum.lerp_(parameter.grad, 0.05)
-        lookahead = parameter.grad.lerp(momentum, 0.95)
+        momentum.lerp_(gradient, 0.05)
+        lookahead = gradient.lerp(momentum, 0.95)
         matrix = lookahead.reshape(len(lookahead), -1)
         step = orthogonalise(matrix) * 0.2 * max(matrix.shape) ** 0.5
         parameter.sub_(lr * step.reshape(parameter.shape))
 
-    def _adamw(self, parameter: Tensor, lr: float) -> None:
+    def _adamw(self, parameter: Tensor, gradient: Tensor, lr: float) -> None:
         state = self.state[parameter]
         first = state.setdefault("first", torch.zeros_like(parameter))
         second = state.setdefault("second", torch.zeros_like(parameter))
         count = state.setdefault("count", torch.zeros(()))
         count += 1
-        first.lerp_(parameter.grad, 0.1)
-        second.lerp_(parameter.grad.square(), 0.005)
+        first.lerp_(gradient, 0.1)
+        second.lerp_(gradient.square(), 0.005)
         steps = float(count)
         size = (second / (1 - 0.995**steps)).sqrt_() + 1e-8
         parameter.sub_(lr * (first / (1 - 0.9**steps)) / size)

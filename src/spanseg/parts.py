@@ -24,7 +24,9 @@ def find(folder: str, name: str) -> type:
         SpansegError: there is no such part; the message lists those that exist.
     """
     if name not in names(folder):
-        raise SpansegError(f"there is no '{name}' in {folder}; there are {', '.join(names(folder))}.{_hint(name, names(folder))}")
+        raise SpansegError(
+            f"there is no '{name}' in {folder}; there are {', '.join(names(folder))}.{_hint(name, names(folder))}"
+        )
     module = importlib.import_module(f"spanseg.{folder}.{name}")
     (found,) = [
         member

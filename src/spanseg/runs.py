@@ -76,7 +76,9 @@ def split_maps(maps: list[PackedMap], left_out: int) -> tuple[list[PackedMap], l
     return maps[left_out:], maps[:left_out]
 
 
-def prepare(recipe: dict[str, Any], maps: list[PackedMap], folder: Path, device: str = "cpu") -> tuple[Trainer, Callable[[Trainer], float] | None]:
+def prepare(
+    recipe: dict[str, Any], maps: list[PackedMap], folder: Path, device: str = "cpu"
+) -> tuple[Trainer, Callable[[Trainer], float] | None]:
     """Build the trainer of a recipe and its look at the left-out maps (``None`` without left-out maps).
 
     Args:
@@ -90,12 +92,12 @@ def prepare(recipe: dict[str, Any], maps: list[PackedMap], folder: Path, device:
     seen, left_out = split_maps(maps, int(synth.pop("left_out", 0)))
     synth_options = options_from(SynthOptions, synth, "synth")
     train = dict(recipe.get("train", {}))
-    start = train.pop("start", "")
+    start, minimum = train.pop("start", ""), float(train.pop("start_minimum", 1.0))
     options = options_from(TrainOptions, train, "train")
     torch.manual_seed(options.seed)
-    network = model.build(recipe).to(device).to(memory_format=torch.channels_last_3d)
+    network = model.build(recipe).to(device)
     if start:
-        checkpoint.load_into(network, checkpoint.load_tensors(Path(start)), start)
+        checkpoint.load_into(network, checkpoint.load_tensors(Path(start)), start, minimum)
     objective = dict(recipe["objective"])
     reward = parts.build("objectives", objective.pop("name"), objective)
     source = generator(recipe, protocol, seen, synth_options, device)

@@ -6,6 +6,7 @@ scan's grid → labels → small islands removed. No PyTorch, no sliding window.
 
 from __future__ import annotations
 
+import functools
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -62,7 +63,7 @@ class Predictor:
         _check_memory(options.max_memory_bytes, peak_bytes(self.folder))
         self.engine = _engine(self.folder, options)
 
-    @property
+    @functools.cached_property
     def identity(self) -> dict[str, Any]:
         """What decides the labels beside the scan: model, hash, versions, precision, threads, instruction set."""
         return {
@@ -76,7 +77,9 @@ class Predictor:
             "instruction_sets": instruction_sets(),
         }
 
-    def pass_over(self, image: Volume, centre_mm: np.ndarray, lesion: np.ndarray | None) -> tuple[np.ndarray, Placement]:
+    def pass_over(
+        self, image: Volume, centre_mm: np.ndarray, lesion: np.ndarray | None
+    ) -> tuple[np.ndarray, Placement]:
         """Run the network once on the canvas round a point of a scan in canonical order."""
         placement = Placement(
             image.shape, image.voxel_size_mm, self.folder.canvas_shape, self.folder.voxel_mm, centre_mm
@@ -189,11 +192,11 @@ def _centred(
     steps = ["first pass round the guessed centre"]
     tissue = _brain(probabilities, predictor.protocol)
     off = centring.offset_mm(tissue, placement.canvas_voxel_mm)
-    if tissue.any() and (np.abs(off).max() > centring.FAR_MM or _touches(tissue, placement)):
+    if tissue.any() and (np.abs(off).max() > centring.FAR_MM or centring.touches_border(tissue, placement.covered())):
         steps.append("second pass: the brain lay %.0f mm off the middle of the canvas" % np.abs(off).max())
         probabilities, placement = predictor.pass_over(image, placement.centre_mm + off, lesion)
         tissue = _brain(probabilities, predictor.protocol)
-    if _touches(tissue, placement):
+    if centring.touches_border(tissue, placement.covered()):
         warnings.append("The brain touches the border of the canvas: parts of it may be missing from the result.")
     return probabilities, placement, steps
 
@@ -202,11 +205,6 @@ def _brain(probabilities: np.ndarray, protocol: Protocol) -> np.ndarray:
     """Canvas voxels that are more probably brain (without CSF) than anything else."""
     outside = probabilities[0].astype(np.uint16) + probabilities[protocol.class_of(24)]
     return outside < 128
-
-
-def _touches(brain: np.ndarray, placement: Placement) -> bool:
-    covered = placement.to_canvas(np.ones(placement.scan_shape, dtype=np.float32), outside=0.0) > 0.5
-    return centring.touches_border(brain, covered)
 
 
 def _lesion(options: SegmentOptions, scan: Scan, notes: list[str]) -> np.ndarray | None:
@@ -272,7 +270,9 @@ def _outside_lesion(labelled: labelling.Labelled, lesion: np.ndarray, soft: np.n
 def _facts_note(predictor: Predictor, options: SegmentOptions, notes: list[str]) -> None:
     """Say plainly when facts were given to a model that is told nothing."""
     if options.facts != Facts() and not predictor.folder.table["model"].get("told", []):
-        notes.append(f"The model '{predictor.folder.table['model']['name']}' is not told age, sex or diagnosis: they changed nothing.")
+        notes.append(
+            f"The model '{predictor.folder.table['model']['name']}' is not told age, sex or diagnosis: they changed nothing."
+        )
 
 
 class _Clock:

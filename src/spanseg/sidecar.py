@@ -111,7 +111,7 @@ def read(path: Path) -> dict[str, Any]:
         raise SpansegError(f"{path}: this sidecar cannot be read ({error.strerror}).") from error
     except ValueError as error:
         raise SpansegError(f"{path}: expected the JSON sidecar of a result, found other content.") from error
-    if not isinstance(record, dict) or record.get("format") != FORMAT or not _READ_AGAIN <= record.keys():
+    if not isinstance(record, dict) or record.get("format") != FORMAT or _READ_AGAIN - record.keys():
         raise SpansegError(f"{path}: expected a sidecar that spanseg wrote ('format': '{FORMAT}'), found other JSON.")
     return record
 

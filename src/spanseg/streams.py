@@ -143,13 +143,3 @@ class ByteStream:
         self._ended = True
         if self._raw:
             self._findings.note("Bytes after the end of the gzip data were ignored.")
-
-
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hex.
-
-    Args:
-        path: any file.
-    """
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

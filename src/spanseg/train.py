@@ -76,7 +76,13 @@ class Trainer:
     def __init__(
         self, network: nn.Module, objective: Objective, source: Source, options: TrainOptions, folder: Path
     ) -> None:
-        self.network, self.objective, self.source, self.options, self.folder = network, objective, source, options, folder
+        self.network, self.objective, self.source, self.options, self.folder = (
+            network,
+            objective,
+            source,
+            options,
+            folder,
+        )
         self.trained = {name: p for name, p in network.named_parameters() if p.requires_grad}
         self.optimiser = MuonAdamW(self.trained.values(), options.lr, options.weight_decay, options.muon)
         self.ema = {name: parameter.detach().clone() for name, parameter in self.trained.items()}
@@ -165,8 +171,9 @@ class Trainer:
             for name, parameter in self.trained.items()
             for slot, value in self.optimiser.state[parameter].items()
         }
-        groups = {"model": dict(self.trained), "ema": self.ema, "optimiser": slots}
-        groups["best"] = {"score": torch.tensor(self.best)}
+        weights: dict[str, Tensor] = dict(self.trained)
+        best = {"score": torch.tensor(self.best)}
+        groups = {"model": weights, "ema": self.ema, "optimiser": slots, "best": best}
         checkpoint.save_state(self.folder, self.step, groups)
 
     def _resume(self) -> None:

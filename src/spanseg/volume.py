@@ -59,11 +59,11 @@ class Orientation:
     def to_canonical(self, data: np.ndarray) -> np.ndarray:
         """Turn an array of the original grid, (i, j, k, ...), to canonical order (a view)."""
         turned = data.transpose(*self.axes, *range(3, data.ndim))
-        return np.flip(turned, [axis for axis in range(3) if self.flips[axis]])
+        return np.flip(turned, tuple(axis for axis in range(3) if self.flips[axis]))
 
     def to_original(self, data: np.ndarray) -> np.ndarray:
         """Undo :meth:`to_canonical` exactly (a view)."""
-        flipped = np.flip(data, [axis for axis in range(3) if self.flips[axis]])
+        flipped = np.flip(data, tuple(axis for axis in range(3) if self.flips[axis]))
         return flipped.transpose(*np.argsort(self.axes).tolist(), *range(3, data.ndim))
 
 

@@ -50,4 +50,5 @@ def _report(row: dict[str, float], steps: int, board: "Board") -> None:
     board.add(row)
     if row["step"] % 25 == 0 or "validation" in row:
         score = f"  left-out Dice {row['validation']:.3f}" if "validation" in row else ""
-        print(f"step {row['step']:.0f}/{steps}  loss {row['loss']:.3f}  {row['draw_s'] + row['step_s']:.2f} s{score}", flush=True)
+        seconds = row["draw_s"] + row["step_s"]
+        print(f"step {row['step']:.0f}/{steps}  loss {row['loss']:.3f}  {seconds:.2f} s{score}", flush=True)

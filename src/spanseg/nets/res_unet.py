@@ -11,17 +11,17 @@ from torch import Tensor, nn
 class ResUNet(nn.Module):
     """Residual U-Net with a space-to-depth stem: cells of 2×2×2 voxels enter the trunk as channels.
 
-    The head predicts the classes of all eight sub-voxels of a cell. In training a few of the eight (*phases*) can be
-    drawn for each step, which costs a part of the softmax and still teaches labels at the image's own resolution. The
-    eight classifiers share one set of weights and differ by offsets that start at zero, so that every phase profits
-    from every step.
+    The trunk sees cells; the head answers for each of a cell's eight sub-voxels. It reads the trunk's features of the
+    cell and a few filters round the sub-voxel itself, with the same weights for all eight, so that borders follow the
+    image at its own resolution. In training only some of the eight (*phases*) need to be computed in a step.
     Instance norm (batch norm collapses with batch 1); resizing and convolution instead of transposed convolution.
 
     Args:
         in_channels: image channels.
         out_channels: classes, background included.
         widths: channels of each stage, finest first; each stage halves the grid of the one before.
-        head_channels: hidden channels of the head, per cell.
+        head_channels: hidden channels of the head, per sub-voxel.
+        local_channels: filters of 5×5×5 voxels round a sub-voxel.
 
     Example:
         >>> net = ResUNet(in_channels=1, out_channels=3, widths=(8, 16), head_channels=8)
@@ -30,10 +30,16 @@ class ResUNet(nn.Module):
     """
 
     def __init__(
-        self, *, in_channels: int, out_channels: int, widths: Sequence[int] = (32, 64, 128, 192), head_channels: int = 96
+        self,
+        *,
+        in_channels: int,
+        out_channels: int,
+        widths: Sequence[int] = (32, 64, 128, 192),
+        head_channels: int = 48,
+        local_channels: int = 16,
     ) -> None:
         super().__init__()
-        self.out_channels = out_channels
+        self.widths = tuple(widths)
         self.stem = nn.Conv3d(8 * in_channels, widths[0], 3, padding=1)
         self.encoder = nn.ModuleList(_Residual(width) for width in widths)
         self.down = nn.ModuleList(
@@ -42,10 +48,12 @@ class ResUNet(nn.Module):
         self.up = nn.ModuleList(nn.Conv3d(coarse, fine, 1) for fine, coarse in zip(widths, widths[1:], strict=False))
         self.decoder = nn.ModuleList(_Residual(width) for width in widths[:-1])
         self.head_norm = nn.InstanceNorm3d(widths[0], affine=True)
-        self.head = nn.Conv3d(widths[0], head_channels, 1)
+        self.head = nn.ModuleList(nn.Conv3d(widths[0], head_channels, 1) for _ in range(8))
+        self.local = nn.Conv3d(in_channels, local_channels, 5, stride=2)
+        self.local_head = nn.Conv3d(local_channels, head_channels, 1)
         self.classify = nn.Conv3d(head_channels, out_channels, 1)
-        self.phase_weight = nn.Parameter(torch.zeros(8, out_channels, head_channels, 1, 1, 1))
-        self.phase_bias = nn.Parameter(torch.zeros(8, out_channels))
+        for other in self.head[1:]:  # all sub-voxels of a cell start alike
+            other.load_state_dict(self.head[0].state_dict())
 
     @property
     def stride(self) -> int:
@@ -55,9 +63,8 @@ class ResUNet(nn.Module):
     @property
     def stages(self) -> dict[str, int]:
         """Names of the stages, in the order in which they run, with their channels."""
-        widths = [self.stem.out_channels, *(conv.out_channels for conv in self.down)]
-        coded = {f"encoder{level}": width for level, width in enumerate(widths)}
-        decoded = {f"decoder{level}": width for level, width in reversed(list(enumerate(widths[:-1])))}
+        coded = {f"encoder{level}": width for level, width in enumerate(self.widths)}
+        decoded = {f"decoder{level}": self.widths[level] for level in reversed(range(len(self.widths) - 1))}
         return coded | decoded
 
     def encoder_parameters(self) -> list[nn.Parameter]:
@@ -76,16 +83,19 @@ class ResUNet(nn.Module):
                 alone: phase 4a + 2b + c stands for ``image[..., a::2, b::2, c::2]``. Phases follow one another along
                 the batch axis.
         """
-        hidden = self.hidden(image)
-        assert self.classify.bias is not None
-        weight = self.classify.weight + self.phase_weight
-        bias = self.classify.bias + self.phase_bias
-        if phases is None:
-            return depth_to_space(F.conv3d(hidden, weight.flatten(0, 1), bias.flatten()))
-        return torch.cat([F.conv3d(hidden, weight[phase], bias[phase]) for phase in phases])
+        cells = self.cells(image)
+        around = F.pad(image, (2,) * 6)
+        logits = [self._phase(cells, around, phase) for phase in (range(8) if phases is None else phases)]
+        return depth_to_space(torch.cat(logits, 1)) if phases is None else torch.cat(logits)
 
-    def hidden(self, image: Float[Tensor, "batch channel i j k"]) -> Float[Tensor, "batch hidden i2 j2 k2"]:
-        """Features of the cells before the classes are told apart."""
+    def _phase(self, cells: Tensor, around: Tensor, phase: int) -> Tensor:
+        """Logits of one sub-voxel of each cell."""
+        a, b, c = phase // 4, phase // 2 % 2, phase % 2
+        local = F.relu(self.local(around[..., a:, b:, c:]))
+        return self.classify(F.relu(self.head[phase](cells) + self.local_head(local)))
+
+    def cells(self, image: Float[Tensor, "batch channel i j k"]) -> Float[Tensor, "batch width i2 j2 k2"]:
+        """Features of the cells, which the head reads."""
         x = self.stem(space_to_depth(image))
         skips = []
         for level, block in enumerate(self.encoder):
@@ -96,7 +106,7 @@ class ResUNet(nn.Module):
         for level in reversed(range(len(skips))):
             x = F.interpolate(self.up[level](x), scale_factor=2.0, mode="trilinear", align_corners=False)
             x = self.decoder[level](x + skips[level])
-        return F.relu(self.head(F.relu(self.head_norm(x))))
+        return F.relu(self.head_norm(x))
 
 
 class _Residual(nn.Module):

@@ -193,7 +193,7 @@ def _centred(
     tissue = _brain(probabilities, predictor.protocol)
     off = centring.offset_mm(tissue, placement.canvas_voxel_mm)
     if tissue.any() and (np.abs(off).max() > centring.FAR_MM or centring.touches_border(tissue, placement.covered())):
-        steps.append("second pass: the brain lay %.0f mm off the middle of the canvas" % np.abs(off).max())
+        steps.append(f"second pass: the brain lay {np.abs(off).max():.0f} mm off the middle of the canvas")
         probabilities, placement = predictor.pass_over(image, placement.centre_mm + off, lesion)
         tissue = _brain(probabilities, predictor.protocol)
     if centring.touches_border(tissue, placement.covered()):
@@ -271,7 +271,8 @@ def _facts_note(predictor: Predictor, options: SegmentOptions, notes: list[str])
     """Say plainly when facts were given to a model that is told nothing."""
     if options.facts != Facts() and not predictor.folder.table["model"].get("told", []):
         notes.append(
-            f"The model '{predictor.folder.table['model']['name']}' is not told age, sex or diagnosis: they changed nothing."
+            f"The model '{predictor.folder.table['model']['name']}' is not told age, sex or diagnosis: "
+            "they changed nothing."
         )
 
 

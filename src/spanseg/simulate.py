@@ -50,7 +50,7 @@ def simulate(
     protocol = load_protocol("aseg")
     table = load_classes(protocol)
     packed = [pack(read_labels(path).volume, table, str(path)) for path in maps]
-    i, j, k = (int(round(extent / voxel_mm)) for extent in EXTENT_MM)
+    i, j, k = (round(extent / voxel_mm) for extent in EXTENT_MM)
     generator = Generator(packed, table, Canvas((i, j, k), voxel_mm), options or plain_options())
     _describe(folder, "Simulated scans", "raw")
     _describe(folder / "derivatives" / "truth", "Truth of the simulated scans", "derivative")

@@ -116,7 +116,7 @@ class Generator:
         return normalise(image)[None, None], target.long()[None]
 
     def _deformed(self, draw: "_Draw", which: int) -> tuple[Tensor, list[Tensor]]:
-        """Read a label map through a random affine and smooth displacement: once at voxel centres, four times off them."""
+        """Read a label map through a random deformation: once at voxel centres, four times off them."""
         labels, centre, voxel_mm = self.maps[which]
         matrix = _affine(draw.rng, self.options)
         flip = draw.rng.random() < 0.5
@@ -141,7 +141,7 @@ class Generator:
         return reads[0], reads[1:]
 
     def _mask(self, classes: Tensor, draw: "_Draw") -> Tensor:
-        """Which voxels stay: the field of view, and for stripped scans the brain with more or less of its surroundings."""
+        """Which voxels stay: the field of view, and for stripped scans the brain with some of its surroundings."""
         keep = torch.ones_like(classes, dtype=torch.bool)
         if draw.rng.random() < self.options.strip:
             keep = self._strip(classes, draw)

@@ -1,6 +1,7 @@
 """Compact residual U-Net whose trunk runs on a grid twice as coarse as the image."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -43,9 +44,9 @@ class ResUNet(nn.Module):
         self.stem = nn.Conv3d(8 * in_channels, widths[0], 3, padding=1)
         self.encoder = nn.ModuleList(_Residual(width) for width in widths)
         self.down = nn.ModuleList(
-            nn.Conv3d(fine, coarse, 3, stride=2, padding=1) for fine, coarse in zip(widths, widths[1:], strict=False)
+            nn.Conv3d(fine, coarse, 3, stride=2, padding=1) for fine, coarse in pairwise(widths)
         )
-        self.up = nn.ModuleList(nn.Conv3d(coarse, fine, 1) for fine, coarse in zip(widths, widths[1:], strict=False))
+        self.up = nn.ModuleList(nn.Conv3d(coarse, fine, 1) for fine, coarse in pairwise(widths))
         self.decoder = nn.ModuleList(_Residual(width) for width in widths[:-1])
         self.head_norm = nn.InstanceNorm3d(widths[0], affine=True)
         self.head = nn.ModuleList(nn.Conv3d(widths[0], head_channels, 1) for _ in range(8))

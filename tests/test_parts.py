@@ -36,4 +36,4 @@ def test_an_option_that_the_caller_sets_cannot_be_set_in_a_recipe() -> None:
 def test_build_passes_options_on() -> None:
     network = parts.build("nets", "res_unet", {"widths": [4, 8]}, in_channels=1, out_channels=2)
     assert network.stride == 4
-    assert network.out_channels == 2
+    assert network.stages["encoder0"] == 4

@@ -30,13 +30,15 @@ class Cubes:
         return torch.from_numpy(image.astype(np.float32)), torch.from_numpy(target)
 
 
-def trainer(folder: Path, *, always_first: bool = False, frozen: bool = False, **options: object) -> Trainer:
+def trainer(
+    folder: Path, *, always_first: bool = False, frozen: bool = False, phases: int = 1, **options: object
+) -> Trainer:
     torch.manual_seed(0)
     network = ResUNet(in_channels=1, out_channels=2, widths=(4, 8), head_channels=6)
     for parameter in network.encoder_parameters() if frozen else []:
         parameter.requires_grad_(False)
     chosen = TrainOptions(**{"steps": 8, "warmup": 2, "lr": 1e-2, "save_every": 3, "ema": 0.9} | options)
-    return Trainer(network, Supervised(), Cubes(always_first), chosen, folder)
+    return Trainer(network, Supervised(phases), Cubes(always_first), chosen, folder)
 
 
 @pytest.mark.parametrize("muon", [True, False])
@@ -67,7 +69,7 @@ def test_a_killed_run_goes_back_to_its_last_checkpoint(tmp_path: Path) -> None:
 
 
 def test_nothing_frozen_moves_and_all_else_does(tmp_path: Path) -> None:
-    run = trainer(tmp_path, frozen=True)
+    run = trainer(tmp_path, frozen=True, phases=8)
     before = {name: parameter.detach().clone() for name, parameter in run.network.named_parameters()}
     run.run()
     for name, parameter in run.network.named_parameters():

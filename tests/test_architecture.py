@@ -24,21 +24,24 @@ LAYERS = (  # imports go down or stay level, never up
     plain_names""",
     # 1 data
     """streams headers affines voxels loading images inputs pairing schemes metrics stats generation centring
-    synth losses optim""",
+    deform synth sampling labelled losses optim""",
     # 2 parts
     """nets adapt objectives""",
     # 3 model
     """model""",
     # 4 verbs
     """runtime runtime_torch labelling segmenter asymmetry flags report report_pictures sidecar outputs batch_table
-    batch verify evaluation evaluate checkpoint train runs export simulate""",
+    batch verify evaluation evaluate checkpoint train board runs export simulate""",
     # 5 doors
     """spanseg __main__ cli""",
 )
 PART_FOLDERS = ("nets", "tokens", "adapt", "objectives")
 FOLDERS = (*PART_FOLDERS, "cli", "web")  # all files of a folder lie in its layer
-TORCH = {*PART_FOLDERS, "synth", "losses", "optim", "model", "checkpoint", "train", "runs", "export"} | {
-    *("simulate", "runtime_torch", "cli.train", "cli.export", "cli.simulate")
+TORCH = {
+    *PART_FOLDERS,
+    *("deform", "synth", "sampling", "labelled", "losses", "optim"),
+    *("model", "checkpoint", "train", "board", "runs", "export", "simulate", "runtime_torch"),
+    *("cli.train", "cli.export", "cli.simulate"),
 }
 EXEMPT = {("segmenter", "runtime_torch")}  # loaded for --device cuda only
 WITHOUT_TORCH = {"numpy", "scipy", "nibabel", "PIL", "typer", "rich", "click", "spanseg", *sys.stdlib_module_names}

@@ -83,7 +83,7 @@ def test_the_default_recipes_fit_the_limit(name: str) -> None:
 
 def test_a_canvas_that_does_not_fit_the_stride_is_refused() -> None:
     with pytest.raises(SpansegError, match=r"multiple of 8"):
-        model.build(recipe.load("default-1", ["canvas.shape=[80, 84, 80]", "backbone.widths=[4, 8, 12]"]))
+        model.build(recipe.load("default-coarse", ["canvas.shape=[80, 84, 80]", "backbone.widths=[4, 8, 12]"]))
 
 
 def test_the_recipes_canvases_cover_a_brain() -> None:

@@ -1,11 +1,12 @@
 """Runs: from a recipe and label maps to weights."""
 
+import nibabel as nib
 import numpy as np
 import pytest
 import torch
 
 import tiny
-from spanseg import checkpoint, model, runs
+from spanseg import checkpoint, generation, model, runs
 from spanseg.errors import SpansegError
 from spanseg.generation import load_classes
 
@@ -14,12 +15,12 @@ from spanseg.generation import load_classes
 def maps(tmp_path_factory):
     folder = tmp_path_factory.mktemp("maps")
     tiny.write_map(folder / "head.nii.gz")
-    return runs.read_maps(folder, load_classes(model.protocol_of(tiny.recipe())))
+    return generation.read_maps(folder, load_classes(model.protocol_of(tiny.recipe())))
 
 
 def test_packed_maps_survive_the_trip(maps, tmp_path):
-    runs.save_packed(maps, tmp_path / "maps.npz")
-    (back,) = runs.load_packed(tmp_path / "maps.npz")
+    generation.save_packed(maps, tmp_path / "maps.npz")
+    (back,) = generation.load_packed(tmp_path / "maps.npz")
     assert back.name == maps[0].name
     np.testing.assert_array_equal(back.classes, maps[0].classes)
     np.testing.assert_array_equal(back.centre, maps[0].centre)
@@ -68,7 +69,7 @@ def test_a_canvas_that_does_not_fit_the_stride_is_refused(maps, tmp_path):
 
 def test_an_empty_folder_of_maps_is_refused(tmp_path):
     with pytest.raises(SpansegError, match="expected label maps"):
-        runs.read_maps(tmp_path, load_classes(model.protocol_of(tiny.recipe())))
+        generation.read_maps(tmp_path, load_classes(model.protocol_of(tiny.recipe())))
 
 
 def test_no_map_left_to_train_on_is_refused(maps, tmp_path):
@@ -76,3 +77,34 @@ def test_no_map_left_to_train_on_is_refused(maps, tmp_path):
     recipe["synth"]["left_out"] = 1
     with pytest.raises(SpansegError, match="leaves no label map"):
         runs.prepare(recipe, maps, tmp_path)
+
+
+def test_a_chain_trains_what_it_starts_from_first_and_once(maps, tmp_path, monkeypatch):
+    coarse, chained = tiny.recipe(steps=1), tiny.recipe(steps=2, start="default-coarse")
+    monkeypatch.setattr(runs.recipes, "load", lambda name: coarse)
+    rows = []
+    weights = runs.train(chained, maps, tmp_path / "fine", lambda run, row: rows.append((run, row["step"])))
+    assert rows == [("default-coarse", 1), ("fine", 1), ("fine", 2)]
+    assert weights.is_file()
+    runs.train(chained, maps, tmp_path / "fine", lambda run, row: rows.append((run, row["step"])))
+    assert len(rows) == 3
+
+
+def test_real_scans_are_mixed_in(maps, tmp_path):
+    anat, truth = tmp_path / "sub-01", tmp_path / "derivatives" / "sub-01"
+    for folder in (anat, truth):
+        folder.mkdir(parents=True)
+    labels = tiny.label_map()
+    affine = np.diag([4.0, 4.0, 4.0, 1.0])
+    brain = np.where((labels > 0) & (labels < 500), labels, 0)
+    nib.save(nib.Nifti1Image(brain.astype(np.int16), affine), truth / "sub-01_dseg.nii.gz")
+    nib.save(nib.Nifti1Image((100.0 * (brain > 0) + brain).astype(np.float32), affine), anat / "sub-01_T1w.nii.gz")
+    recipe = tiny.recipe()
+    recipe["real"] = {"data": str(tmp_path), "truth": str(truth.parent), "labels": "synthseg", "share": 1.0}
+    source, _ = runs.sources(recipe, maps, "cpu")
+    image, target = source.draw(0, 0)
+    again, _ = source.draw(0, 0)
+    assert torch.equal(image, again)
+    assert image.shape == (1, 1, 32, 32, 32)
+    assert {0, 1, 2} <= set(target.unique().tolist())
+    assert image[0, 0][target[0] > 0].mean() > 2 * image[0, 0][target[0] == 0].mean()

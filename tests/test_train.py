@@ -80,9 +80,9 @@ def test_nothing_frozen_moves_and_all_else_does(tmp_path: Path) -> None:
 
 def test_the_loss_falls_on_a_fixed_pair(tmp_path: Path) -> None:
     rows: list[dict[str, float]] = []
-    trainer(tmp_path, always_first=True, steps=200, lr=3e-2).run(report=rows.append)
+    trainer(tmp_path, always_first=True, steps=60, lr=3e-2).run(report=rows.append)
     first, last = (np.mean([row["loss"] for row in part]) for part in (rows[:5], rows[-5:]))
-    assert last < 0.3 * first
+    assert last < 0.1 * first
 
 
 def test_a_batch_takes_consecutive_samples(tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ def write_map(path: Path) -> Path:
 
 def recipe(**train: Any) -> dict[str, Any]:
     """A recipe that trains in seconds: 32³ voxels of 6 mm, two stages."""
-    chosen = recipes.load("default-1")
+    chosen = recipes.load("default-coarse")
     chosen["canvas"] = {"shape": [32, 32, 32], "voxel_mm": 6.0}
     chosen["backbone"] = {"name": "res_unet", "widths": [8, 16], "head_channels": 16}
     chosen["synth"] = {"left_out": 0, "elastic_mm": 1.0}

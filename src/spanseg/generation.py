@@ -5,6 +5,8 @@ from __future__ import annotations
 import tomllib
 from dataclasses import dataclass
 from importlib import resources
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -114,3 +116,34 @@ def _mark_below(classes: np.ndarray, table: GenerationClasses, height_mm: float)
     lowest = np.flatnonzero(table.brain[classes].any(axis=(0, 1)))[0]
     below = classes[:, :, : max(0, int(lowest - BELOW_MM / height_mm))]
     below[table.csf[below]] = BELOW
+
+
+def read_maps(folder: Path, table: GenerationClasses) -> list[PackedMap]:
+    """Pack every label map under a folder, in the order of their names.
+
+    Raises:
+        SpansegError: the folder holds no label map, or one that cannot be drawn.
+    """
+    from spanseg.images import read_labels
+
+    paths = sorted(path for pattern in ("*.nii.gz", "*.nii", "*.mgz") for path in folder.rglob(pattern))
+    if not paths:
+        raise SpansegError(f"{folder}: expected label maps (.nii, .nii.gz or .mgz), found none.")
+    return [pack(read_labels(path).volume, table, path.name) for path in paths]
+
+
+def save_packed(maps: list[PackedMap], path: Path) -> None:
+    """Write packed maps into one compressed file, for machines that have no nibabel."""
+    arrays: dict[str, Any] = {"names": np.array([m.name for m in maps])}
+    for index, packed in enumerate(maps):
+        arrays |= {f"classes{index}": packed.classes, f"centre{index}": packed.centre, f"voxel{index}": packed.voxel_mm}
+    np.savez_compressed(path, **arrays)
+
+
+def load_packed(path: Path) -> list[PackedMap]:
+    """Read what :func:`save_packed` wrote."""
+    with np.load(path, allow_pickle=False) as stored:
+        return [
+            PackedMap(str(name), stored[f"classes{i}"], stored[f"centre{i}"], stored[f"voxel{i}"])
+            for i, name in enumerate(stored["names"])
+        ]

@@ -5,9 +5,9 @@ from typing import Any
 from torch import nn
 
 from spanseg import parts
+from spanseg.deform import Canvas
 from spanseg.errors import SpansegError
 from spanseg.labels import Protocol, load_protocol
-from spanseg.synth import Canvas
 
 
 def canvas_of(recipe: dict[str, Any]) -> Canvas:

@@ -10,7 +10,7 @@ from typing import Any
 
 from spanseg.errors import SpansegError
 
-SECTIONS = ("recipe", "canvas", "backbone", "adapt", "objective", "synth", "train")
+SECTIONS = ("recipe", "canvas", "backbone", "adapt", "objective", "synth", "real", "train")
 
 
 def shipped() -> list[str]:

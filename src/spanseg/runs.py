@@ -2,16 +2,20 @@
 
 import dataclasses
 from collections.abc import Callable
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from spanseg import checkpoint, model, parts
+from spanseg import recipe as recipes
+from spanseg.board import Board
 from spanseg.errors import SpansegError
-from spanseg.generation import GenerationClasses, PackedMap, load_classes, pack
-from spanseg.labels import Protocol
+from spanseg.generation import PackedMap, load_classes
+from spanseg.interfaces import Source
+from spanseg.labelled import RealOptions, labelled_scans
+from spanseg.sampling import Mixture, RealScans
 from spanseg.synth import Generator, SynthOptions
 from spanseg.train import Trainer, TrainOptions, validation_score
 
@@ -19,37 +23,6 @@ PLAIN = {"t1": 1.0, "t2": 0.0, "flair": 0.0, "random": 0.0, "infant": 0.0, "thic
 """What the left-out maps are drawn with: T1-like contrast, no thick slices, nothing cut off."""
 
 _WEIGHTS = (checkpoint.DELTA, "weights.safetensors")
-
-
-def read_maps(folder: Path, table: GenerationClasses) -> list[PackedMap]:
-    """Pack every label map under a folder, in the order of their names.
-
-    Raises:
-        SpansegError: the folder holds no label map, or one that cannot be drawn.
-    """
-    from spanseg.images import read_labels
-
-    paths = sorted(path for pattern in ("*.nii.gz", "*.nii", "*.mgz") for path in folder.rglob(pattern))
-    if not paths:
-        raise SpansegError(f"{folder}: expected label maps (.nii, .nii.gz or .mgz), found none.")
-    return [pack(read_labels(path).volume, table, path.name) for path in paths]
-
-
-def save_packed(maps: list[PackedMap], path: Path) -> None:
-    """Write packed maps into one compressed file, for machines that have no nibabel."""
-    arrays: dict[str, Any] = {"names": np.array([m.name for m in maps])}
-    for index, packed in enumerate(maps):
-        arrays |= {f"classes{index}": packed.classes, f"centre{index}": packed.centre, f"voxel{index}": packed.voxel_mm}
-    np.savez_compressed(path, **arrays)
-
-
-def load_packed(path: Path) -> list[PackedMap]:
-    """Read what :func:`save_packed` wrote."""
-    with np.load(path, allow_pickle=False) as stored:
-        return [
-            PackedMap(str(name), stored[f"classes{i}"], stored[f"centre{i}"], stored[f"voxel{i}"])
-            for i, name in enumerate(stored["names"])
-        ]
 
 
 def options_from(kind: type[Any], table: dict[str, Any], where: str) -> Any:
@@ -76,44 +49,80 @@ def split_maps(maps: list[PackedMap], left_out: int) -> tuple[list[PackedMap], l
     return maps[left_out:], maps[:left_out]
 
 
-def prepare(
-    recipe: dict[str, Any], maps: list[PackedMap], folder: Path, device: str = "cpu"
-) -> tuple[Trainer, Callable[[Trainer], float] | None]:
-    """Build the trainer of a recipe and its look at the left-out maps (``None`` without left-out maps).
+def train(
+    recipe: dict[str, Any],
+    maps: list[PackedMap],
+    folder: Path,
+    report: Callable[[str, dict[str, float]], None],
+    device: str = "cpu",
+) -> Path:
+    """Train a recipe to its end and return its weights; a stage that it starts from is trained first.
+
+    A run that was stopped goes on; one that is finished is left as it is.
 
     Args:
         recipe: what to train and how.
         maps: packed label maps; the first ``left_out`` only validate.
-        folder: where the run lives; an earlier run there is resumed.
+        folder: where the run lives; earlier stages live beside it.
+        report: called after each step with the run's name and the row that goes into ``history.csv``.
         device: where the work is done.
     """
-    protocol = model.protocol_of(recipe)
-    synth = dict(recipe.get("synth", {}))
-    seen, left_out = split_maps(maps, int(synth.pop("left_out", 0)))
-    synth_options = options_from(SynthOptions, synth, "synth")
-    train = dict(recipe.get("train", {}))
-    start, minimum = train.pop("start", ""), float(train.pop("start_minimum", 1.0))
-    options = options_from(TrainOptions, train, "train")
+    if (folder / checkpoint.DELTA).is_file():
+        return folder / checkpoint.DELTA
+    start = recipe.get("train", {}).get("start", "")
+    if start in recipes.shipped():
+        before = train(recipes.load(start), maps, folder.parent / start, report, device)
+        recipe = recipe | {"train": recipe["train"] | {"start": str(before)}}
+    trainer, look = prepare(recipe, maps, folder, device)
+    with Board(folder) as board:
+
+        def log(row: dict[str, float]) -> None:
+            board.add(row)
+            report(folder.name, row)
+
+        trainer.run(look, log)
+    return finish(trainer, recipe)
+
+
+def prepare(
+    recipe: dict[str, Any], maps: list[PackedMap], folder: Path, device: str = "cpu"
+) -> tuple[Trainer, Callable[[Trainer], float] | None]:
+    """Build the trainer of a recipe and its look at the left-out maps (``None`` without left-out maps)."""
+    section = dict(recipe.get("train", {}))
+    start, minimum = section.pop("start", ""), float(section.pop("start_minimum", 1.0))
+    options = options_from(TrainOptions, section, "train")
     torch.manual_seed(options.seed)
     network = model.build(recipe).to(device)
     if start:
-        checkpoint.load_into(network, checkpoint.load_tensors(Path(start)), start, minimum)
+        weights = weights_of(start)
+        checkpoint.load_into(network, checkpoint.load_tensors(weights), str(weights), minimum)
     objective = dict(recipe["objective"])
     reward = parts.build("objectives", objective.pop("name"), objective)
-    source = generator(recipe, protocol, seen, synth_options, device)
+    source, looked_at = sources(recipe, maps, device)
     trainer = Trainer(network, reward, source, options, folder)
-    if not left_out:
+    if looked_at is None:
         return trainer, None
-    plain = dataclasses.replace(synth_options, **PLAIN)
-    looked_at = generator(recipe, protocol, left_out, plain, device)
-    return trainer, validation_score(looked_at, len(protocol), options.validate_draws)
+    classes = len(model.protocol_of(recipe))
+    return trainer, validation_score(looked_at, classes, options.validate_draws)
 
 
-def generator(
-    recipe: dict[str, Any], protocol: Protocol, maps: list[PackedMap], options: SynthOptions, device: str
-) -> Generator:
-    """Generator of a recipe's canvas and protocol over some label maps."""
-    return Generator(maps, load_classes(protocol), model.canvas_of(recipe), options, device)
+def sources(recipe: dict[str, Any], maps: list[PackedMap], device: str) -> tuple[Source, Source | None]:
+    """What a recipe trains on, and what it is looked at with: plain draws of the left-out maps, if there are any.
+
+    The section ``[real]`` (``data``, ``truth``, ``labels``, ``share``) mixes real scans with labels into the draws.
+    """
+    protocol, canvas = model.protocol_of(recipe), model.canvas_of(recipe)
+    section = dict(recipe.get("synth", {}))
+    seen, left_out = split_maps(maps, int(section.pop("left_out", 0)))
+    options, table = options_from(SynthOptions, section, "synth"), load_classes(protocol)
+    source: Source = Generator(seen, table, canvas, options, device)
+    if "real" in recipe:
+        real = options_from(RealOptions, recipe["real"], "real")
+        scans = RealScans(labelled_scans(real, protocol), protocol, canvas, options)
+        source = Mixture([source, scans], [1 - real.share, real.share])
+    if not left_out:
+        return source, None
+    return source, Generator(left_out, table, canvas, dataclasses.replace(options, **PLAIN), device)
 
 
 def weights_of(start: str) -> Path:
@@ -122,43 +131,12 @@ def weights_of(start: str) -> Path:
     Raises:
         SpansegError: none of these holds weights.
     """
-    from importlib import resources
-
     shipped = Path(str(resources.files("spanseg"))) / "models" / start
     candidates = [Path(start), *(base / name for base in (Path(start), shipped) for name in _WEIGHTS)]
     for candidate in candidates:
         if candidate.is_file():
             return candidate
     raise SpansegError(f"{start}: expected a run or model folder with {' or '.join(_WEIGHTS)}, found none.")
-
-
-class Board:
-    """Writes a run's figures for TensorBoard, if TensorBoard is installed; ``history.csv`` is written in any case.
-
-    Args:
-        folder: the run; event files go into its subfolder ``tensorboard``.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError:
-            self._writer = None
-        else:
-            self._writer = SummaryWriter(str(folder / "tensorboard"))
-
-    def add(self, row: dict[str, float]) -> None:
-        """Record one row of the history at its step."""
-        if self._writer:
-            for key, value in row.items():
-                self._writer.add_scalar(key, value, int(row["step"]))
-
-    def __enter__(self) -> "Board":
-        return self
-
-    def __exit__(self, *failure: object) -> None:
-        if self._writer:
-            self._writer.close()
 
 
 def finish(trainer: Trainer, recipe: dict[str, Any]) -> Path:

@@ -7,12 +7,13 @@ from pathlib import Path
 import numpy as np
 
 from spanseg import files
+from spanseg.deform import Canvas
 from spanseg.errors import SpansegError
 from spanseg.generation import load_classes, pack
 from spanseg.images import read_labels, scan_of, write_image, write_labels
 from spanseg.labels import load_protocol
 from spanseg.runs import PLAIN
-from spanseg.synth import Canvas, Generator, SynthOptions
+from spanseg.synth import Generator, SynthOptions
 from spanseg.volume import Volume, grid_round
 
 EXTENT_MM = (168.0, 216.0, 168.0)

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from spanseg.deform import Canvas, Deformation, Draw, resize
 from spanseg.generation import GenerationClasses, PackedMap
 
 _OFFSETS = ((-0.25, -0.25, -0.25), (0.25, 0.25, -0.25), (0.25, -0.25, 0.25), (-0.25, 0.25, 0.25))
@@ -60,19 +61,6 @@ class SynthOptions:
     cut: float = 0.1
 
 
-@dataclass(frozen=True)
-class Canvas:
-    """The fixed grid that a model is trained on and used on.
-
-    Args:
-        shape: voxels along right, anterior, superior.
-        voxel_mm: edge length of a voxel in mm.
-    """
-
-    shape: tuple[int, int, int]
-    voxel_mm: float
-
-
 class Generator:
     """Draws (image, target) pairs from packed label maps; the same seed and index give the same pair.
 
@@ -102,45 +90,30 @@ class Generator:
 
     def draw(self, seed: int, index: int) -> tuple[Float[Tensor, "1 1 i j k"], Int[Tensor, "1 i j k"]]:
         """Draw one normalised scan and the protocol's class of each voxel."""
-        rng = np.random.default_rng([seed, index])
-        noise = torch.Generator(device=self.device).manual_seed(int(rng.integers(2**62)))
-        draw = _Draw(rng, noise, self.canvas, self.device)
+        draw = Draw(seed, index, self.canvas, self.device)
+        rng = draw.rng
         classes, offsets = self._deformed(draw, int(rng.integers(len(self.maps))))
         means, deviations = self.contrasts.draw(rng)
         image = _paint(classes, offsets, means.to(self.device), deviations.to(self.device), draw)
-        image = _scanner(image, draw, self.options)
+        image = scanner(image, draw, self.options)
         target = self.target[classes.int()]
         keep = self._mask(classes, draw)
         image = torch.where(keep, image, 0.0)
         target = torch.where(keep, target, 0)
         return normalise(image)[None, None], target.long()[None]
 
-    def _deformed(self, draw: "_Draw", which: int) -> tuple[Tensor, list[Tensor]]:
+    def _deformed(self, draw: Draw, which: int) -> tuple[Tensor, list[Tensor]]:
         """Read a label map through a random deformation: once at voxel centres, four times off them."""
         labels, centre, voxel_mm = self.maps[which]
-        matrix = _affine(draw.rng, self.options)
-        flip = draw.rng.random() < 0.5
-        if flip:
-            matrix = matrix @ np.diag([-1.0, 1.0, 1.0])
-        shift = draw.rng.uniform(-1, 1, 3) * self.options.shift_mm
-        displacement = draw.smooth_field((40.0, 16.0), (self.options.elastic_mm, 0.4 * self.options.elastic_mm), 3)
-        to_voxels = np.diag(1 / voxel_mm) @ matrix
-        coordinates = _grid(self.canvas, shift, device=self.device)
-        moved = [
-            sum(
-                (float(to_voxels[row, axis]) * coordinates[axis] for axis in range(3)),
-                start=displacement[row] / float(voxel_mm[row]),
-            )
-            + float(centre[row])
-            for row in range(3)
-        ]
-        steps = to_voxels @ (np.array(_OFFSETS).T * self.canvas.voxel_mm)
-        reads = [_read(labels, moved, np.zeros(3))] + [_read(labels, moved, steps[:, k]) for k in range(len(_OFFSETS))]
-        if flip:
+        options = self.options
+        how = Deformation(draw, options.rotation, options.scaling, options.shear, options.shift_mm, options.elastic_mm)
+        place = how.through(centre, voxel_mm)
+        reads = [place.nearest(labels), *(place.nearest(labels, offset) for offset in _OFFSETS)]
+        if how.flip:
             reads = [self.mirror[read.int()] for read in reads]
         return reads[0], reads[1:]
 
-    def _mask(self, classes: Tensor, draw: "_Draw") -> Tensor:
+    def _mask(self, classes: Tensor, draw: Draw) -> Tensor:
         """Which voxels stay: the field of view, and for stripped scans the brain with some of its surroundings."""
         keep = torch.ones_like(classes, dtype=torch.bool)
         if draw.rng.random() < self.options.strip:
@@ -152,7 +125,7 @@ class Generator:
             keep.narrow(axis, 0 if low else length - cut, cut).fill_(False)
         return keep
 
-    def _strip(self, classes: Tensor, draw: "_Draw") -> Tensor:
+    def _strip(self, classes: Tensor, draw: Draw) -> Tensor:
         brain = self.brain[classes.int()]
         rim_mm = draw.rng.choice([0.0, 1.5, 3.0, 6.0, 12.0], p=[0.2, 0.25, 0.25, 0.15, 0.15])
         grown = _grow(brain, round(rim_mm / self.canvas.voxel_mm))
@@ -220,78 +193,14 @@ class _Contrasts:
         return means
 
 
-class _Draw:
-    """The random state of one sample and smooth random fields on the canvas."""
-
-    def __init__(self, rng: np.random.Generator, noise: torch.Generator, canvas: Canvas, device: torch.device) -> None:
-        self.rng, self.noise, self.canvas, self.device = rng, noise, canvas, device
-
-    def normal(self, shape: tuple[int, ...]) -> Tensor:
-        """Standard normal numbers of the sample's own stream."""
-        return torch.randn(shape, generator=self.noise, device=self.device)
-
-    def smooth_field(
-        self, spacings_mm: tuple[float, ...], deviations: tuple[float, ...], channels: int
-    ) -> Float[Tensor, "channel i j k"]:
-        """Sum of smooth Gaussian fields, one for each spacing of its control points."""
-        coarse_shape = [-(-n // 4) for n in self.canvas.shape]
-        total = torch.zeros(channels, *coarse_shape, device=self.device)
-        for spacing, deviation in zip(spacings_mm, deviations, strict=True):
-            knots = [max(2, round(n * self.canvas.voxel_mm / spacing) + 1) for n in self.canvas.shape]
-            total += deviation * _resize(self.normal((channels, *knots)), coarse_shape)
-        return _resize(total, list(self.canvas.shape))
-
-
-def _resize(field: Float[Tensor, "channel i j k"], shape: list[int]) -> Float[Tensor, "channel i2 j2 k2"]:
-    return F.interpolate(field[None], size=shape, mode="trilinear", align_corners=True)[0]
-
-
-def _affine(rng: np.random.Generator, options: SynthOptions) -> Float[np.ndarray, "3 3"]:
-    """Random rotation (pitch is widest), anisotropic scaling and shear."""
-    angles = np.deg2rad(rng.uniform(-1, 1, 3) * options.rotation * np.array([2.0, 1.0, 1.0]))
-    matrix = np.eye(3)
-    for axis, angle in enumerate(angles):
-        a, b = [other for other in range(3) if other != axis]
-        turn = np.eye(3)
-        turn[a, a] = turn[b, b] = np.cos(angle)
-        turn[a, b], turn[b, a] = -np.sin(angle), np.sin(angle)
-        matrix = matrix @ turn
-    size = np.exp(rng.uniform(-1, 1) * options.scaling) * np.exp(rng.uniform(-1, 1, 3) * options.scaling / 3)
-    shear = np.eye(3) + np.triu(rng.uniform(-1, 1, (3, 3)) * options.shear, 1)
-    return matrix @ shear @ np.diag(1 / size)
-
-
-def _grid(canvas: Canvas, shift_mm: np.ndarray, device: torch.device) -> list[Tensor]:
-    """Coordinates of the canvas in mm from its middle, one broadcastable tensor for each axis."""
-    axes = []
-    for axis, n in enumerate(canvas.shape):
-        line = (torch.arange(n, device=device, dtype=torch.float32) - (n - 1) / 2) * canvas.voxel_mm
-        axes.append((line + float(shift_mm[axis])).reshape([-1 if axis == other else 1 for other in range(3)]))
-    return axes
-
-
-def _read(labels: Tensor, coordinates: list[Tensor], offset: np.ndarray) -> Tensor:
-    """Nearest label at each coordinate; outside the map lies air."""
-    index: Tensor | None = None
-    inside: Tensor | None = None
-    for axis, n in enumerate(labels.shape):
-        voxel = (coordinates[axis] + float(offset[axis] + 0.5)).floor_().to(torch.int32)
-        within = (voxel >= 0) & (voxel < n)
-        inside = within if inside is None else inside & within
-        voxel.clamp_(0, n - 1)
-        index = voxel if index is None else index * n + voxel
-    assert index is not None and inside is not None
-    return labels.reshape(-1)[index.reshape(-1)].reshape(index.shape) * inside
-
-
-def _paint(classes: Tensor, offsets: list[Tensor], means: Tensor, deviations: Tensor, draw: _Draw) -> Tensor:
+def _paint(classes: Tensor, offsets: list[Tensor], means: Tensor, deviations: Tensor, draw: Draw) -> Tensor:
     """Mean intensity over the displaced reads (partial volume) plus texture of each structure."""
     image = torch.stack([means[read.int()] for read in offsets]).mean(0)
     texture = 0.6 * draw.normal(tuple(image.shape)) + draw.smooth_field((8.0,), (1.0,), 1)[0]
     return (image + deviations[classes.int()] * texture).clamp_(min=0)
 
 
-def _scanner(image: Tensor, draw: _Draw, options: SynthOptions) -> Tensor:
+def scanner(image: Tensor, draw: Draw, options: SynthOptions) -> Tensor:
     """Bias field, gamma, blur, thick slices, noise and ghosts."""
     rng, voxel = draw.rng, draw.canvas.voxel_mm
     bias = rng.uniform(0, options.bias)
@@ -307,12 +216,12 @@ def _scanner(image: Tensor, draw: _Draw, options: SynthOptions) -> Tensor:
     shape = list(image.shape)
     if thick:
         shape[axis] = max(2, round(shape[axis] * voxel / thickness))
-        image = _resize(image[None], shape)[0]
+        image = resize(image[None], shape)[0]
     image = image + rng.uniform(0, options.noise) * rng.random() * draw.normal(tuple(shape))
     if rng.random() < options.ghost:
         along = int(rng.integers(3))
         image = image + rng.uniform(0.02, 0.12) * image.roll(int(rng.integers(5, shape[along] // 2)), along)
-    return _resize(image[None], list(draw.canvas.shape))[0] if thick else image
+    return resize(image[None], list(draw.canvas.shape))[0] if thick else image
 
 
 def blur(image: Float[Tensor, "i j k"], sigma_voxels: np.ndarray) -> Float[Tensor, "i j k"]:

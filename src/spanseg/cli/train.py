@@ -1,12 +1,9 @@
 """``spanseg train``: train the network of a recipe on synthetic scans."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
-
-if TYPE_CHECKING:
-    from spanseg.runs import Board
 
 
 def train(
@@ -22,33 +19,27 @@ def train(
     """Train, log, checkpoint and resume. A second call with the same folder goes on where the first one stopped."""
     import torch
 
-    from spanseg import model, runs
+    from spanseg import generation, model, runs
     from spanseg import recipe as recipes
-    from spanseg.generation import load_classes
 
     if threads:
         torch.set_num_threads(threads)
     chosen = recipes.load(recipe, settings)
     if start:
-        chosen.setdefault("train", {})["start"] = str(runs.weights_of(start))
+        chosen.setdefault("train", {})["start"] = start
     if data.suffix == ".npz":
-        maps = runs.load_packed(data)
+        maps = generation.load_packed(data)
     else:
-        maps = runs.read_maps(data, load_classes(model.protocol_of(chosen)))
+        maps = generation.read_maps(data, generation.load_classes(model.protocol_of(chosen)))
     if pack:
-        runs.save_packed(maps, pack)
+        generation.save_packed(maps, pack)
         print(f"{len(maps)} label maps packed into {pack}")
         return
-    folder = out or Path("runs") / Path(recipe).stem
-    trainer, validate = runs.prepare(chosen, maps, folder, device)
-    with runs.Board(folder) as board:
-        trainer.run(validate, lambda row: _report(row, trainer.options.steps, board))
-    print(f"weights: {runs.finish(trainer, chosen)}")
+    print(f"weights: {runs.train(chosen, maps, out or Path('runs') / Path(recipe).stem, _report, device)}")
 
 
-def _report(row: dict[str, float], steps: int, board: "Board") -> None:
-    board.add(row)
+def _report(run: str, row: dict[str, float]) -> None:
     if row["step"] % 25 == 0 or "validation" in row:
         score = f"  left-out Dice {row['validation']:.3f}" if "validation" in row else ""
         seconds = row["draw_s"] + row["step_s"]
-        print(f"step {row['step']:.0f}/{steps}  loss {row['loss']:.3f}  {seconds:.2f} s{score}", flush=True)
+        print(f"{run} step {row['step']:.0f}  loss {row['loss']:.3f}  {seconds:.2f} s{score}", flush=True)

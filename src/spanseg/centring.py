@@ -5,9 +5,15 @@ from __future__ import annotations
 import numpy as np
 
 FROM_TOP_MM = 75.0
-"""Typical distance from the top of the head (or of a stripped brain) to the centroid of the brain."""
+"""Typical distance from the top of the head to the centroid of the brain."""
 HEIGHT_MM = 150.0
 """How far below the top the foreground counts: a neck is longer, a brain is not."""
+SLAB_MM = 100.0
+"""A slab less high than twice ``FROM_TOP_MM`` is centred on its middle, but no higher than half of this below its top."""
+LOWEST_MM = 12.0
+"""A scan with foreground in its lowest slices, this far up, shows a head and not a stripped brain."""
+SLICE_MM2 = 1500.0
+"""Foreground of a slice that counts: more than noise, less than the crown of a small head."""
 FAR_MM = 8.0
 """A second pass is made when the predicted brain lies farther than this from the middle of the canvas."""
 
@@ -29,15 +35,16 @@ def first_guess(data: np.ndarray, voxel_mm: np.ndarray) -> np.ndarray:
     size = voxel_mm * steps
     foreground = coarse > _threshold(coarse)
     area = foreground.sum(axis=(0, 1)) * size[0] * size[1]
-    solid = np.flatnonzero(area > 1500.0)
+    solid = np.flatnonzero(area > SLICE_MM2)
     top = int(solid[-1]) if solid.size else coarse.shape[2] - 1
     bottom = max(0, top - int(HEIGHT_MM / size[2]))
     inside = np.argwhere(foreground[:, :, bottom : top + 1])
     if not len(inside):
         return (np.array(data.shape) - 1) / 2 * voxel_mm
-    middle = inside.mean(axis=0) * size
-    height = (top - bottom) * size[2]
-    middle[2] = top * size[2] - min(FROM_TOP_MM, height / 2 if bottom == 0 else FROM_TOP_MM)
+    middle = (inside.mean(axis=0) + (0, 0, bottom)) * size
+    lowest = max(bottom + 1, int(LOWEST_MM / size[2]))
+    if area[:lowest].max() > SLICE_MM2:  # a head goes on below, a stripped brain floats
+        middle[2] = top * size[2] - min(FROM_TOP_MM, max(top * size[2] / 2, SLAB_MM / 2))
     return middle
 
 

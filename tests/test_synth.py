@@ -133,22 +133,21 @@ def test_blur_keeps_the_mean_and_the_centre() -> None:
     assert torch.equal(blurred, blurred.flip(0))
 
 
-def real_maps(folder: Path) -> list[PackedMap]:
+def real_map(path: Path) -> list[PackedMap]:
     import nibabel
 
-    image = nibabel.load(sorted(folder.glob("*.nii.gz"))[0])
-    return [pack(Volume(np.asarray(image.dataobj).astype(np.int32), image.affine), TABLE, "real")]
+    image = nibabel.load(path)
+    return [pack(Volume(np.asarray(image.dataobj).astype(np.int32), image.affine), TABLE, path.name)]
 
 
 def test_a_real_label_map_gives_every_structure(shared_data: Path) -> None:
-    source = Generator(real_maps(shared_data / "labelmaps" / "synthseg"), TABLE, Canvas((80, 112, 80), 2.0), WHOLE)
-    image, target = source.draw(0, 0)
+    path = min((shared_data / "labelmaps" / "synthseg").glob("*.nii.gz"))
+    image, target = Generator(real_map(path), TABLE, Canvas((80, 112, 80), 2.0), WHOLE).draw(0, 0)
     assert {*target.unique().tolist()} == set(range(len(ASEG)))
     assert float(image[0][target == 0].median()) < float(image[0][target > 0].median())
 
 
 def test_our_own_result_can_be_drawn_from(demo_labels: Path) -> None:
-    source = Generator(real_maps(demo_labels.parent), TABLE, Canvas((80, 112, 80), 2.0), WHOLE)
-    image, target = source.draw(0, 0)
+    image, target = Generator(real_map(demo_labels), TABLE, Canvas((80, 112, 80), 2.0), WHOLE).draw(0, 0)
     assert target.unique().numel() > 20
     assert image.isfinite().all()

@@ -9,7 +9,7 @@ FROM_TOP_MM = 75.0
 HEIGHT_MM = 150.0
 """How far below the top the foreground counts: a neck is longer, a brain is not."""
 SLAB_MM = 100.0
-"""A slab less high than twice ``FROM_TOP_MM`` is centred on its middle, but no higher than half of this below its top."""
+"""A slab less high than twice ``FROM_TOP_MM`` is centred on its middle, but at least half of this below its top."""
 LOWEST_MM = 12.0
 """A scan with foreground in its lowest slices, this far up, shows a head and not a stripped brain."""
 SLICE_MM2 = 1500.0
@@ -41,7 +41,7 @@ def first_guess(data: np.ndarray, voxel_mm: np.ndarray) -> np.ndarray:
     inside = np.argwhere(foreground[:, :, bottom : top + 1])
     if not len(inside):
         return (np.array(data.shape) - 1) / 2 * voxel_mm
-    middle = (inside.mean(axis=0) + (0, 0, bottom)) * size
+    middle = (inside.mean(axis=0) + np.array([0, 0, bottom])) * size
     lowest = max(bottom + 1, int(LOWEST_MM / size[2]))
     if area[:lowest].max() > SLICE_MM2:  # a head goes on below, a stripped brain floats
         middle[2] = top * size[2] - min(FROM_TOP_MM, max(top * size[2] / 2, SLAB_MM / 2))

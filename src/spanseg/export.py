@@ -4,6 +4,8 @@ import dataclasses
 import hashlib
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -23,7 +25,6 @@ from spanseg.geometry import Placement
 from spanseg.images import read_scan
 from spanseg.intensity import normalise
 from spanseg.labels import Protocol
-from spanseg.machine import peak_memory_bytes
 from spanseg.runtime import Engine, ModelFolder
 from spanseg.volume import canonical
 
@@ -89,6 +90,7 @@ def export(run: Path, folder: Path, description: Description, canvases: list[np.
         table["agreement"] = {key: round(value, 5) for key, value in measured.items() if key != "peak_mib"}
         table["model"]["sha256"] = hashlib.sha256((draft / "model.onnx").read_bytes()).hexdigest()
         checkpoint.save_tensors(draft / "weights.safetensors", weights)
+        table["model"]["weights_sha256"] = hashlib.sha256((draft / "weights.safetensors").read_bytes()).hexdigest()
         files.write_text(draft / "recipe.toml", recipes.dumps(recipe))
         files.write_text(draft / "model.toml", recipes.dumps(table))
         _publish(draft, folder)
@@ -163,7 +165,7 @@ def _check(network: nn.Module, folder: ModelFolder, protocol: Protocol, canvases
     """
     single = Engine(folder, "f32", 1)
     exported = [single(canvas) for canvas in canvases]
-    measured = {"peak_mib": (peak_memory_bytes() or 0) / 2**20}
+    measured = {"peak_mib": _peak_mib(folder)}
     expected = [_in_torch(network, canvas) for canvas in canvases]
     measured["f32_against_pytorch"] = min(agreement(a, b) for a, b in zip(exported, expected, strict=True))
     if measured["f32_against_pytorch"] < AGREE_F32:
@@ -190,6 +192,22 @@ def _check(network: nn.Module, folder: ModelFolder, protocol: Protocol, canvases
         and measured["bf16_nucleus_volume"] <= NUCLEUS_VOLUME
     )
     return measured
+
+
+_PEAK = """
+import sys, numpy
+from pathlib import Path
+from spanseg.runtime import Engine, ModelFolder
+shape = tuple(map(int, sys.argv[2:]))
+Engine(ModelFolder(Path(sys.argv[1]), {"runtime": {}}), "f32", 1)(numpy.zeros(shape, dtype=numpy.float32))
+print((peak_memory_bytes() or 0) / 2**20)
+"""
+
+
+def _peak_mib(folder: ModelFolder) -> float:
+    """Peak memory of a process that runs the network once and holds nothing else, 0 where the system does not tell."""
+    command = [sys.executable, "-c", _PEAK, str(folder.path), *map(str, folder.canvas_shape)]
+    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
 def _in_torch(network: nn.Module, canvas: np.ndarray) -> np.ndarray:

@@ -59,7 +59,5 @@ def pair_scans(scans: Path, truths: Path) -> list[tuple[Path, Path]]:
     keys = {truth: tuple(sorted(case_key(truth).items())) for truth in label_images(truths)}
     pairs = [(found[key], truth) for truth, key in keys.items() if key in found]
     if not pairs:
-        raise SpansegError(
-            f"{truths}: no label image belongs to a scan of {scans}; expected names with the same sub-…"
-        )
+        raise SpansegError(f"{truths}: no label image belongs to a scan of {scans}; expected names with the same sub-…")
     return pairs

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import sys
 import tomllib
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from spanseg.errors import SpansegError
+from spanseg.machine import cores
 
 PRECISIONS = ("f32", "bf16", "auto")
 
@@ -104,7 +104,7 @@ class Engine:
             passed = bool(model.table["runtime"].get("bf16_agrees", False))
             precision = "bf16" if passed and "BF16" in capabilities else "f32"
         self.model, self.precision = model, precision
-        self.threads = threads or available_cores()
+        self.threads = threads or cores()
         self.name = f"OpenVINO {openvino.__version__}"
         settings = {
             "INFERENCE_PRECISION_HINT": precision,
@@ -128,13 +128,6 @@ class Engine:
             uint8 probabilities, 0 to 255, shape (class, i, j, k).
         """
         return np.asarray(self._compiled(canvas[None, None])[0])[0]
-
-
-def available_cores() -> int:
-    """Cores that this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _openvino() -> Any:

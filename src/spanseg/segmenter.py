@@ -192,8 +192,10 @@ def _centred(
     steps = ["first pass round the guessed centre"]
     tissue = _brain(probabilities, predictor.protocol)
     off = centring.offset_mm(tissue, placement.canvas_voxel_mm)
-    if tissue.any() and (np.abs(off).max() > centring.FAR_MM or centring.touches_border(tissue, placement.covered())):
-        steps.append(f"second pass: the brain lay {np.abs(off).max():.0f} mm off the middle of the canvas")
+    far = float(np.abs(off).max())
+    cut_off = far > 1 and centring.touches_border(tissue, placement.covered())
+    if tissue.any() and (far > centring.FAR_MM or cut_off):
+        steps.append(f"second pass: the brain lay {far:.0f} mm off the middle of the canvas")
         probabilities, placement = predictor.pass_over(image, placement.centre_mm + off, lesion)
         tissue = _brain(probabilities, predictor.protocol)
     if centring.touches_border(tissue, placement.covered()):

@@ -59,7 +59,9 @@ def collect() -> dict[str, Any]:
 def _tables(folder: str) -> dict[str, dict[str, Any]]:
     """TOML tables of a folder of the package, by name: ``NAME.toml``, or ``NAME/model.toml``."""
     found = {}
-    for entry in sorted((resources.files("spanseg") / folder).iterdir(), key=lambda entry: entry.name):
+    for entry in sorted(
+        (resources.files("spanseg") / folder).iterdir(), key=lambda entry: entry.name.removesuffix(".toml")
+    ):
         file = entry / "model.toml" if entry.is_dir() else entry
         if file.name.endswith(".toml") and file.is_file():
             found[entry.name.removesuffix(".toml")] = tomllib.loads(file.read_text(encoding="utf-8"))

@@ -197,6 +197,7 @@ def _check(network: nn.Module, folder: ModelFolder, protocol: Protocol, canvases
 _PEAK = """
 import sys, numpy
 from pathlib import Path
+from spanseg.machine import peak_memory_bytes
 from spanseg.runtime import Engine, ModelFolder
 shape = tuple(map(int, sys.argv[2:]))
 Engine(ModelFolder(Path(sys.argv[1]), {"runtime": {}}), "f32", 1)(numpy.zeros(shape, dtype=numpy.float32))

@@ -8,7 +8,7 @@ from scipy import ndimage
 
 from spanseg.images import read_labels, read_scan, scan_of
 from spanseg.labels import load_protocol
-from spanseg.segmenter import SegmentOptions, _centred, load_model, segment_scan
+from spanseg.segmenter import SegmentOptions, _centred, _Clock, load_model, segment_scan
 from spanseg.volume import Volume, canonical
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -76,7 +76,7 @@ def canvas_shift_losses(predictor, every: int) -> np.ndarray:
         image, orientation = canonical(read_scan(next(person.glob("anat/*_T1w.nii.gz"))).volume)
         truth = read_labels(next((DATA / "malc" / "derivatives").glob(f"*/{person.name}/anat/*dseg.nii.gz"))).volume
         classes = orientation.to_canonical(scheme.apply(truth.data, person.name))
-        _, placement, _ = _centred(image, predictor, None, [])
+        _, placement, _ = _centred(image, predictor, None, _Clock())
         scores = [_placed(image, predictor, placement.centre_mm + shift, classes) for shift in _SHIFTS]
         changes.append(np.array(scores[1:]) - scores[0])
     assert len(nuclei) == changes[0].shape[1]

@@ -26,6 +26,9 @@ from spanseg.result import Segmentation, StructureVolume
 from spanseg.runtime import Engine, ModelFolder, open_model, peak_bytes
 from spanseg.volume import Volume, canonical
 
+LESION_ID = 25
+"""FreeSurfer id that voxels of a lesion mask get (Left-Lesion; the mask does not say on which side)."""
+
 
 @dataclass(frozen=True)
 class SegmentOptions:
@@ -108,6 +111,20 @@ def _check_memory(limit: int | None, needed: int) -> None:
         )
 
 
+class _Clock:
+    """Seconds between marks."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def mark(self, name: str) -> None:
+        """Record the time since the last mark under a name."""
+        now = time.perf_counter()
+        self.seconds[name] = round(now - self._last, 3)
+        self._last = now
+
+
 def load_model(options: SegmentOptions) -> Predictor:
     """Load the model that the options name; slow, once a batch.
 
@@ -145,8 +162,9 @@ def segment_scan(scan: Scan, predictor: Predictor, options: SegmentOptions) -> S
     notes, warnings = list(scan.notes), list(scan.warnings)
     lesion = _lesion(options, scan, notes)
     turned = None if lesion is None else orientation.to_canonical(lesion).astype(np.float32)
-    probabilities, placement, steps = _centred(image, predictor, turned, warnings)
-    clock.mark("network")
+    probabilities, placement, steps = _centred(image, predictor, turned, clock)
+    if centring.touches_border(_brain(probabilities, predictor.protocol), placement.covered()):
+        warnings.append("The brain touches the border of the canvas: parts of it may be missing from the result.")
     labelled = labelling.to_scan(probabilities, placement, options.probabilities)
     clock.mark("resample")
     changed = labelling.remove_islands(labelled.classes, len(predictor.protocol), image.voxel_volume_mm3)
@@ -179,16 +197,13 @@ def segment_scan(scan: Scan, predictor: Predictor, options: SegmentOptions) -> S
     )
 
 
-LESION_ID = 25
-"""FreeSurfer id that voxels of a lesion mask get (Left-Lesion; the mask does not say on which side)."""
-
-
 def _centred(
-    image: Volume, predictor: Predictor, lesion: np.ndarray | None, warnings: list[str]
+    image: Volume, predictor: Predictor, lesion: np.ndarray | None, clock: _Clock
 ) -> tuple[np.ndarray, Placement, list[str]]:
     """One pass round a first guess and, if the brain lies off the middle, a second round the brain that was found."""
     guess = centring.first_guess(image.data, image.voxel_size_mm)
     probabilities, placement = predictor.pass_over(image, guess, lesion)
+    clock.mark("first_pass")
     steps = ["first pass round the guessed centre"]
     tissue = _brain(probabilities, predictor.protocol)
     off = centring.offset_mm(tissue, placement.canvas_voxel_mm)
@@ -197,9 +212,7 @@ def _centred(
     if tissue.any() and (far > centring.FAR_MM or cut_off):
         steps.append(f"second pass: the brain lay {far:.0f} mm off the middle of the canvas")
         probabilities, placement = predictor.pass_over(image, placement.centre_mm + off, lesion)
-        tissue = _brain(probabilities, predictor.protocol)
-    if centring.touches_border(tissue, placement.covered()):
-        warnings.append("The brain touches the border of the canvas: parts of it may be missing from the result.")
+        clock.mark("second_pass")
     return probabilities, placement, steps
 
 
@@ -276,17 +289,3 @@ def _facts_note(predictor: Predictor, options: SegmentOptions, notes: list[str])
             f"The model '{predictor.folder.table['model']['name']}' is not told age, sex or diagnosis: "
             "they changed nothing."
         )
-
-
-class _Clock:
-    """Seconds between marks."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-        self._last = time.perf_counter()
-
-    def mark(self, name: str) -> None:
-        """Record the time since the last mark under a name."""
-        now = time.perf_counter()
-        self.seconds[name] = round(now - self._last, 3)
-        self._last = now

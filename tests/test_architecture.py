@@ -31,7 +31,7 @@ LAYERS = (  # imports go down or stay level, never up
     """model""",
     # 4 verbs
     """runtime runtime_torch labelling segmenter asymmetry flags report report_pictures sidecar outputs batch_table
-    batch verify evaluation evaluate checkpoint train board runs export simulate""",
+    batch verify evaluation evaluate checkpoint train rebalance board runs export simulate""",
     # 5 doors
     """spanseg __main__ cli""",
 )
@@ -40,7 +40,7 @@ FOLDERS = (*PART_FOLDERS, "cli", "web")  # all files of a folder lie in its laye
 TORCH = {
     *PART_FOLDERS,
     *("deform", "synth", "sampling", "labelled", "losses", "optim"),
-    *("model", "checkpoint", "train", "board", "runs", "export", "simulate", "runtime_torch"),
+    *("model", "checkpoint", "train", "rebalance", "board", "runs", "export", "simulate", "runtime_torch"),
     *("cli.train", "cli.export", "cli.simulate"),
 }
 EXEMPT = {("segmenter", "runtime_torch")}  # loaded for --device cuda only

@@ -15,6 +15,7 @@ from spanseg.errors import SpansegError
 from spanseg.generation import PackedMap, load_classes
 from spanseg.interfaces import Source
 from spanseg.labelled import RealOptions, labelled_scans
+from spanseg.rebalance import BIAS, rebalanced
 from spanseg.sampling import Mixture, RealScans
 from spanseg.synth import Generator, SynthOptions
 from spanseg.train import Trainer, TrainOptions, validation_score
@@ -81,7 +82,7 @@ def train(
             report(folder.name, row)
 
         trainer.run(look, log)
-    return finish(trainer, recipe)
+    return finish(trainer, recipe, sources(recipe, maps, device)[1])
 
 
 def prepare(
@@ -139,9 +140,14 @@ def weights_of(start: str) -> Path:
     raise SpansegError(f"{start}: expected a run or model folder with {' or '.join(_WEIGHTS)}, found none.")
 
 
-def finish(trainer: Trainer, recipe: dict[str, Any]) -> Path:
-    """Write the run's checkpoint: the averaged weights that did best on the left-out maps, else the last ones."""
+def finish(trainer: Trainer, recipe: dict[str, Any], looked_at: Source | None = None) -> Path:
+    """Write the run's checkpoint: the averaged weights that did best on the left-out maps, else the last ones.
+
+    With ``looked_at`` and a last bias, the class weights of the loss are taken out of it (:mod:`spanseg.rebalance`).
+    """
     best = trainer.folder / "best.safetensors"
     weights = checkpoint.load_tensors(best) if best.is_file() else trainer.ema
+    if looked_at is not None and BIAS in weights:
+        weights = rebalanced(trainer.network, weights, looked_at)
     checkpoint.save(trainer.folder, weights, recipe)
     return trainer.folder / checkpoint.DELTA

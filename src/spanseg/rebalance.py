@@ -1,0 +1,63 @@
+"""Takes the class weights of the loss back out of a trained network, by its last bias alone.
+
+A cross-entropy that weighs rare classes up makes a network find too much of them: small structures come out too large.
+Adding ``strength · log(frequency)`` to the logits undoes it; how much is decided on left-out label maps.
+
+Reference: Menon et al., ICLR 2021 (logit adjustment); here the Dice loss has undone a part already, so the strength is
+searched for and not derived.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from spanseg.interfaces import Source
+from spanseg.train import dice_per_class
+
+BIAS = "classify.bias"
+"""Parameter that holds the bias of the logits."""
+STRENGTHS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5)
+TOLERANCE = 0.002
+"""Strengths whose mean Dice is this close to the best one's are told apart by their volume error."""
+
+
+def rebalanced(network: nn.Module, weights: dict[str, Tensor], source: Source, draws: int = 6) -> dict[str, Tensor]:
+    """Return the weights with an adjusted bias; the strength is chosen on draws of left-out label maps.
+
+    Args:
+        network: takes the weights in place, to be looked at.
+        weights: by parameter name; must hold ``BIAS``.
+        source: left-out cases.
+        draws: how many to look at.
+    """
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            parameter.copy_(weights[name])
+        pairs = [source.draw(20_011, index) for index in range(draws)]
+        answers = [(network(image)[0].half(), target[0]) for image, target in pairs]
+    shift = _log_frequencies([target for _, target in answers], len(weights[BIAS]))
+    scores = [(strength, *_score(answers, strength * shift)) for strength in STRENGTHS]
+    best = max(dice for _, dice, _ in scores)
+    strength = min((error, value) for value, dice, error in scores if dice >= best - TOLERANCE)[1]
+    return weights | {BIAS: weights[BIAS] + strength * shift}
+
+
+def _log_frequencies(targets: list[Tensor], classes: int) -> Tensor:
+    """Logarithm of each class's share of all voxels, background at 0."""
+    counts = sum(torch.bincount(target.flatten(), minlength=classes) for target in targets)
+    shares = (counts / counts.sum()).clamp(min=1e-7).log()
+    return shares - shares[0]
+
+
+def _score(answers: list[tuple[Tensor, Tensor]], shift: Tensor) -> tuple[float, float]:
+    """Mean foreground Dice, and mean absolute relative error of the structures' total volumes."""
+    classes = len(shift)
+    dice, found, true = [], torch.zeros(classes), torch.zeros(classes)
+    for logits, target in answers:
+        predicted = (logits + shift.half()[:, None, None, None]).argmax(0)
+        dice.append(dice_per_class(predicted, target, classes)[1:])
+        found += torch.bincount(predicted.flatten(), minlength=classes)
+        true += torch.bincount(target.flatten(), minlength=classes)
+    present = true > 0
+    present[0] = False
+    error = (found[present] / true[present] - 1).abs().mean()
+    return float(torch.stack(dice).nanmean()), float(error)

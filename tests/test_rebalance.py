@@ -1,0 +1,46 @@
+"""The last bias must be moved where the loss had pushed it too far, and nowhere else."""
+
+import torch
+from torch import nn
+
+from spanseg.rebalance import BIAS, rebalanced
+
+
+class _Pixelwise(nn.Module):
+    """Three classes from one intensity."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.classify = nn.Conv3d(1, 3, 1)
+
+    def forward(self, image):
+        return self.classify(image)
+
+
+class _Source:
+    """Noisy intensities 0, 1 and 2 of classes with 90, 9 and 1 % of the voxels."""
+
+    def draw(self, seed, index):
+        generator = torch.Generator().manual_seed(seed + index)
+        u = torch.rand((1, 20, 20, 20), generator=generator)
+        target = (u > 0.9).long() + (u > 0.99).long()
+        image = target + 0.5 * torch.randn(target.shape, generator=generator)
+        return image[None], target
+
+
+def test_too_large_rare_classes_are_made_smaller():
+    network = _Pixelwise()
+    weights = {  # the Bayes classifier for equal frequencies, so that rare classes come out too large
+        "classify.weight": torch.tensor([0.0, 4.0, 8.0]).reshape(3, 1, 1, 1, 1),
+        BIAS: torch.tensor([0.0, -2.0, -8.0]),
+    }
+    adjusted = rebalanced(network, weights, _Source())
+    assert torch.equal(adjusted["classify.weight"], weights["classify.weight"])
+    moved = adjusted[BIAS] - weights[BIAS]
+    assert moved[0] == 0
+    assert moved[2] < moved[1] < 0
+    image, target = _Source().draw(5, 0)
+    for values, sign in ((weights, 1), (adjusted, 0)):
+        logits = nn.functional.conv3d(image, values["classify.weight"], values[BIAS])
+        excess = (logits.argmax(1) > 0).sum() / (target > 0).sum()
+        assert (excess > 1.5) == bool(sign)

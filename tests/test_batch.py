@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,9 @@ from spanseg.batch import Batch, Outcome
 from spanseg.batch_table import write_batch_table
 from spanseg.facts import Facts
 from spanseg.files import host
+from spanseg.images import Scan
 from spanseg.inputs import find_jobs
+from spanseg.result import Segmentation
 from spanseg.segmenter import SegmentOptions
 from spanseg.sidecar import OutputOptions
 
@@ -107,6 +110,42 @@ def test_what_makes_a_scan_unfinished(tmp_path: Path) -> None:
     assert states(run(data, out, SegmentOptions(facts=Facts(30)))) == ["done"]
 
 
+@pytest.mark.parametrize(
+    "change", [{"outputs": None}, {"outputs": [5]}, {"outputs": ["x" * 300]}, {"warnings": 5}, {"settings_sha256": []}]
+)
+def test_a_sidecar_edited_out_of_shape_makes_its_scan_unfinished(change: dict[str, object], tmp_path: Path) -> None:
+    data, out = make_scans(tmp_path, 2), tmp_path / "out"
+    run(data, out)
+    sidecar = min(out.rglob("*_dseg.json"))
+    whole = sidecar.read_text(encoding="utf-8")
+    for overwrite in (False, True):
+        sidecar.write_text(json.dumps(json.loads(whole) | change), encoding="utf-8")
+        assert states(run(data, out, overwrite=overwrite)).count("done") == 1 + overwrite
+        assert write_batch_table(out) == 2
+
+
+def test_a_damaged_volumes_table_is_left_out_of_the_batch_table(tmp_path: Path) -> None:
+    data, out = make_scans(tmp_path, 2), tmp_path / "out"
+    run(data, out)
+    table = min(out.rglob("*_volumes.tsv"))
+    for content in (b"", b"\xff\xfe", b"name\tmm3\n" + b"x" * 200_000 + b"\t1\n"):
+        table.write_bytes(content)
+        assert write_batch_table(out) in (1, 2)
+
+
+def test_what_may_be_no_brain_is_warned_of_and_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def nothing_found(scan: Scan, predictor: object, options: SegmentOptions) -> Segmentation:
+        result = fake_segmenter.segment_scan(scan, predictor, options)
+        return replace(result, tissue=scan.volume.with_data(0 * result.tissue.data))
+
+    monkeypatch.setattr(segmenter, "segment_scan", nothing_found)
+    data, out = make_scans(tmp_path, 1), tmp_path / "out"
+    (outcome,) = run(data, out)
+    record = json.loads(next(out.rglob("*_dseg.json")).read_text(encoding="utf-8"))
+    for sentences in (outcome.messages, record["warnings"], record["quality_flags"]):
+        assert "No brain was found in this scan." in sentences
+
+
 def test_other_settings_leave_nothing_of_the_earlier_result(tmp_path: Path) -> None:
     data, out = make_scans(tmp_path, 1), tmp_path / "out"
     run(data, out, outputs=OutputOptions(brain=True))
@@ -162,19 +201,15 @@ def test_a_failure_while_writing_leaves_the_earlier_result(tmp_path: Path, monke
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root writes everywhere")
 def test_a_folder_without_permission_is_one_sentence(tmp_path: Path) -> None:
-    data, out = make_scans(tmp_path, 1), tmp_path / "out"
-    out.mkdir(mode=0o500)
-    (outcome,) = run(data, out)
-    assert outcome.state == "failed"
-    assert "choose another one (-o)" in outcome.messages[0]
+    (tmp_path / "out").mkdir(mode=0o500)
+    (outcome,) = run(make_scans(tmp_path, 1), tmp_path / "out")
+    assert (outcome.state, "choose another one (-o)" in outcome.messages[0]) == ("failed", True)
 
 
 def test_an_output_folder_that_is_a_file_is_one_sentence(tmp_path: Path) -> None:
-    data, out = make_scans(tmp_path, 1), tmp_path / "out"
-    out.write_bytes(b"")
-    (outcome,) = run(data, out)
-    assert outcome.state == "failed"
-    assert "results cannot be written" in outcome.messages[0]
+    (tmp_path / "out").write_bytes(b"")
+    (outcome,) = run(make_scans(tmp_path, 1), tmp_path / "out")
+    assert (outcome.state, "results cannot be written" in outcome.messages[0]) == ("failed", True)
 
 
 def test_temporaries_of_dead_processes_go_and_others_stay(tmp_path: Path) -> None:

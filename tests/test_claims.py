@@ -63,6 +63,17 @@ def test_a_claim_that_was_cut_off_is_given_a_moment(claim: Path) -> None:
     assert claims.take_claim(claim)
 
 
+@pytest.mark.parametrize("content", [b"", bytes(50), b"\xff\xfe", "host ² x".encode()])
+def test_a_damaged_claim_holds_nothing_up(content: bytes, claim: Path) -> None:
+    claim.write_bytes(content)
+    os.utime(claim, (time.time() - 11, time.time() - 11))
+    assert claims.take_claim(claim)
+    claim.write_bytes(content)
+    os.utime(claim, (time.time() - 11, time.time() - 11))
+    claims.drop_abandoned_claim(claim)
+    assert not claim.exists()
+
+
 def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(SpansegError, match=r"results cannot be written .*choose another one \(-o\)"):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import results
-from spanseg.flags import LIMITS, quality_flags
+from spanseg.flags import LIMITS, MOST_DOUBTFUL, quality_flags, with_flags
 from spanseg.labels import load_protocol
 from spanseg.plain_names import plain_name
 from spanseg.volume import Volume
@@ -131,6 +131,30 @@ def test_an_undefined_volume_comes_with_its_reason():
         RESULT, "IntraCranialVol", mm3=None, mm3_labels=None, note="the scan is skull-stripped"
     )
     assert only_flag(SCAN, result) == "Total intracranial volume is not given: the scan is skull-stripped."
+
+
+def test_a_plausible_result_gets_no_warning():
+    flagged = with_flags(SCAN, dataclasses.replace(RESULT, warnings=("touches the border.",)))
+    assert flagged.warnings == ("touches the border.",)
+    assert flagged.details == RESULT.details | {"quality_flags": ["touches the border."]}
+
+
+@pytest.mark.parametrize("change", [{"mm3_labels": 0.0}, {"mm3_labels": 9e3, "mm3": 20e3}, {"mm3": 1.0}])
+def test_a_warning_where_too_many_structures_are_doubtful(change):
+    names = ("Left-Amygdala", "Right-Caudate", "Right-Pallidum", "Left-Putamen", "Brain-Stem", "Left-Thalamus")
+    assert len(names) == MOST_DOUBTFUL + 1
+    result = RESULT
+    for name in names[1:]:
+        result = results.with_volume(result, name, **change)
+    assert with_flags(SCAN, result).warnings == ()
+    flagged = with_flags(SCAN, results.with_volume(result, names[0], **change))
+    assert flagged.warnings[0].startswith("6 of 32 structures are missing, uncertain or of an unlikely size")
+    assert flagged.details["quality_flags"][0] == flagged.warnings[0]
+
+
+def test_a_warning_where_there_is_no_brain():
+    empty = results.result_of(LABELS.with_data(np.zeros_like(LABELS.data)))
+    assert with_flags(SCAN, empty).warnings == ("No brain was found in this scan.",)
 
 
 def test_every_structure_but_free_csf_has_limits():

@@ -52,6 +52,33 @@ def test_otherwise_every_image_that_is_no_label_map(tmp_path: Path) -> None:
     assert found(data, tmp_path / "out") == ["B", "a", "masked", "deep/c"]
 
 
+@pytest.mark.parametrize(("letters", "refused"), [(232, False), (233, True)])
+def test_a_name_too_long_for_its_results_is_refused(letters: int, refused: bool, tmp_path: Path) -> None:
+    touch(tmp_path, "x" * letters + ".nii")
+    if not refused:
+        assert found(tmp_path, tmp_path / "out") == ["x" * letters]
+        return
+    with pytest.raises(SpansegError, match="give the scan a shorter name"):
+        find_jobs([tmp_path], tmp_path / "out")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs links without special rights")
+def test_links_in_a_circle_break_nothing(tmp_path: Path) -> None:
+    touch(tmp_path, "in/a.nii")
+    for link in ("in/b.nii", "in/self", "out"):
+        (tmp_path / link).symlink_to(Path(link).name)
+    (tmp_path / "in" / "up").symlink_to(tmp_path / "in", target_is_directory=True)
+    assert found(tmp_path / "in", tmp_path / "out") == ["a", "b"]
+    with pytest.raises(SpansegError, match="this link leads nowhere"):
+        find_jobs([tmp_path / "in" / "b.nii"], tmp_path / "out")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs a named pipe")
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.nii")
+    assert [job.stem for job in find_jobs([tmp_path / "pipe.nii"], tmp_path / "out")] == ["pipe"]
+
+
 def test_the_output_folder_is_never_an_input(tmp_path: Path) -> None:
     touch(tmp_path, "a.nii.gz", "spanseg-out/other.nii.gz")
     assert found(tmp_path, tmp_path / "spanseg-out") == ["a"]

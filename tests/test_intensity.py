@@ -32,7 +32,7 @@ def test_a_constant_image_stays_finite_in_both(value: float) -> None:
     np.testing.assert_array_equal(synth.normalise(torch.from_numpy(image)).numpy(), 0)
 
 
-@pytest.mark.parametrize(("slope", "shift"), [(0.01, 0.0), (40.0, -300.0)])
+@pytest.mark.parametrize(("slope", "shift"), [(0.01, 0.0), (40.0, -300.0), (1e-9, 0.0), (1e24, 0.0)])
 def test_scanner_units_do_not_matter(slope: float, shift: float) -> None:
     image = head_like(SHAPES[0], 0)
     np.testing.assert_allclose(intensity.normalise(image * slope + shift), intensity.normalise(image), atol=2e-4)

@@ -74,7 +74,7 @@ def test_volumes_of_the_template_are_those_of_an_adult(result):
     assert volumes["IntraCranialVol"].mm3 is None
     assert "skull-stripped" in volumes["IntraCranialVol"].note
     for row in segmentation.volumes:
-        if row.mm3_labels and row.mm3_labels > 3000:
+        if row.mm3_labels and row.mm3_labels > 3000 and row.name != "CSF":  # thin in a stripped template
             assert row.mm3 == pytest.approx(row.mm3_labels, rel=0.25), row.name
 
 

@@ -1,6 +1,7 @@
 """Verification: an unchanged result passes, and every kind of change is named."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -136,6 +137,46 @@ def test_what_is_no_sidecar_is_refused(content: str, scan: Path, tmp_path: Path)
     (tmp_path / "x.json").write_bytes(content.encode("latin-1"))
     with pytest.raises(SpansegError, match=r"x\.json: expected"):
         verify(tmp_path / "x.json", scan)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"threads": "two"},
+        {"threads": float("inf")},
+        {"precision": 32},
+        {"model": None},
+        {"outputs": 5},
+        {"outputs": [["a"]]},
+        {"warnings": [1]},
+        {"settings": {}},
+        {"facts": []},
+        {"facts": {"given": [], "age_decade": None, "shoe_size": 43}},
+        {"facts": {"given": [], "age_decade": None, "sex": 1}},
+        {"facts": {"given": "sex", "age_decade": None}},
+    ],
+)
+def test_a_sidecar_that_was_edited_out_of_shape_is_refused(change: dict[str, Any], scan: Path) -> None:
+    sidecar = made(scan)
+    record = json.loads(sidecar.read_text(encoding="utf-8")) | change
+    sidecar.write_text(json.dumps(record), encoding="utf-8")
+    with pytest.raises(SpansegError, match="expected a sidecar that spanseg wrote"):
+        verify(sidecar, scan)
+
+
+def test_a_sidecar_nested_without_end_is_refused(scan: Path) -> None:
+    sidecar = made(scan)
+    sidecar.write_text('{"format": ' + "[" * 100_000, encoding="utf-8")
+    with pytest.raises(SpansegError, match="found other content"):
+        verify(sidecar, scan)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs a named pipe")
+def test_a_pipe_is_refused_and_not_waited_for(scan: Path) -> None:
+    sidecar = made(scan)
+    os.mkfifo(scan.with_name("pipe.nii"))
+    with pytest.raises(SpansegError, match="expected a file, found a folder, a device or a pipe"):
+        verify(sidecar, scan.with_name("pipe.nii"))
 
 
 def test_the_command_says_so_with_its_exit_code(scan: Path, capsys: pytest.CaptureFixture[str]) -> None:

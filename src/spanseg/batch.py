@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from spanseg import files, segmenter, sidecar
 from spanseg.claims import drop_abandoned_claim, take_claim
 from spanseg.errors import SpansegError
+from spanseg.flags import with_flags
 from spanseg.images import read_scan
 from spanseg.inputs import Job
 from spanseg.outputs import write_result
@@ -119,13 +120,13 @@ class Batch:
     def _is_finished(self, job: Job) -> bool:
         """Whether a scan's sidecar is there and agrees, and so are the files that it lists."""
         record = sidecar.read_if_any(job.sidecar)
-        if record is None or record.get("settings_sha256") != sidecar.settings_sha256(self.settings):
-            return False
-        if not all((job.folder / name).is_file() for name in record.get("outputs", [])):
+        if record is None or record["settings_sha256"] != sidecar.settings_sha256(self.settings):
             return False
         try:
-            return record.get("input_sha256") == sidecar.file_sha256(job.path)
-        except SpansegError:
+            if not all((job.folder / name).is_file() for name in record["outputs"]):
+                return False
+            return record["input_sha256"] == sidecar.file_sha256(job.path)
+        except (SpansegError, OSError):
             return False
 
     def _do(self, job: Job) -> tuple[str, ...]:
@@ -135,6 +136,7 @@ class Batch:
         clock.append(time.perf_counter())
         result = segmenter.segment_scan(scan, self.predictor, self.options)
         clock.append(time.perf_counter())
+        result = with_flags(scan, result)
         with _staging(job.folder) as temporary:
             written = write_result(temporary, job.stem, scan, result, self.outputs)
             seconds = {"read": clock[1] - clock[0], "write": time.perf_counter() - clock[2]}
@@ -198,7 +200,7 @@ def _reason(job: Job, error: Exception) -> str:
     if isinstance(error, MemoryError):
         return f"{job.path}: there was not enough memory for this scan; close other programs or take a larger machine."
     if isinstance(error, OSError):
-        return f"{job.folder}: the results could not be written ({error.strerror or error})."
+        return f"{error.filename2 or job.folder}: the results could not be written ({error.strerror or error})."
     return (
         f"{job.path}: spanseg stopped on an error of its own ({type(error).__name__}: {error}); "
         "please report it with the output of --debug."

@@ -49,7 +49,7 @@ def _row(out: Path, path: Path) -> dict[str, str] | None:
         text = (path.parent / f"{stem}_volumes.tsv").read_text(encoding="utf-8")
         lines = csv.DictReader(text.splitlines(), delimiter="\t", quoting=csv.QUOTE_NONE)
         volumes = {line["name"]: line["mm3"] for line in lines}
-    except (OSError, KeyError, ValueError):
+    except (OSError, KeyError, ValueError, csv.Error):
         return None
     scan = (path.parent / stem).relative_to(out).as_posix()
     return {"scan": scan, **volumes, "warnings": " ".join(record["warnings"]) or "n/a"}

@@ -41,7 +41,7 @@ def take_claim(path: Path) -> bool:
 
 def drop_abandoned_claim(path: Path) -> None:
     """Remove a claim that is nobody's any more."""
-    if path.exists() and _is_abandoned(path):
+    if path.is_file() and _is_abandoned(path):
         path.unlink(missing_ok=True)
 
 
@@ -61,13 +61,13 @@ def _create(path: Path) -> int:
 
 def _is_abandoned(path: Path) -> bool:
     try:
-        words = path.read_text(encoding="utf-8").split()
+        words = path.read_text(encoding="utf-8", errors="replace").split()
         age_s = time.time() - path.stat().st_mtime
     except FileNotFoundError:
         return True
     except PermissionError:  # on Windows: its owner has it open, or is removing it
         return False
-    if len(words) != 3 or not words[1].isdigit():
+    if len(words) != 3 or not words[1].isdecimal():
         return age_s > _UNFINISHED_S
     if age_s > ABANDONED_S:
         return True

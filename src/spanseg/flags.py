@@ -7,6 +7,7 @@ manually labelled people of the MICCAI 2012 challenge, and FreeSurfer's example.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -80,6 +81,20 @@ SIGNAL_TO_NOISE = 8.0
 UNSURE_RATIO = 2.0
 # Structures that may rightly be invisible: closed horns of the ventricles, CSF of a skull-stripped scan.
 MAY_BE_MISSING = ("Inferior lateral ventricle", "CSF outside the ventricles")
+# Structures that are missing, unsure or of an unlikely size. Whole brains have 0 to 2 of them; noise, a ball, a ramp, a
+# label map, an image of zeros and half of a brain have 7 to 28.
+MOST_DOUBTFUL = 5
+
+
+def with_flags(scan: Scan, result: Segmentation) -> Segmentation:
+    """Return the result with a warning if this may be no brain, and with ``quality_flags`` among its details.
+
+    Args:
+        scan: the scan as read.
+        result: its segmentation, on the same grid.
+    """
+    warned = replace(result, warnings=(*result.warnings, *_no_brain(result)))
+    return replace(warned, details=warned.details | {"quality_flags": quality_flags(scan, warned)})
 
 
 def quality_flags(scan: Scan, result: Segmentation) -> list[str]:
@@ -90,14 +105,12 @@ def quality_flags(scan: Scan, result: Segmentation) -> list[str]:
         result: its segmentation, on the same grid.
     """
     flags = list(dict.fromkeys([*scan.warnings, *result.warnings]))
-    brain_ml = int(np.count_nonzero(result.tissue.data > 1)) * result.tissue.voxel_volume_mm3 / 1000
+    brain_ml = _brain_ml(result)
     if brain_ml == 0:
-        return [*flags, "No brain was found in this scan."]
+        return list(dict.fromkeys([*flags, *_no_brain(result)]))
     flags += _brain_size(brain_ml)
     flags += _field_of_view(result)
-    flags += _missing(result)
-    flags += _unsure(result)
-    flags += _shares(result, brain_ml)
+    flags += _doubts(result, brain_ml)
     flags += _asymmetry(result)
     flags += _slices(scan)
     flags += _contrast(scan, result)
@@ -133,16 +146,45 @@ def _field_of_view(result: Segmentation) -> list[str]:
     return [f"The scan cuts off part of the brain ({', '.join(cut)}): volumes are too small there."] if cut else []
 
 
-def _missing(result: Segmentation) -> list[str]:
-    return _named(
-        "Not found in this scan",
-        [row for row in _structures(result) if row.mm3_labels == 0 and plain_name(row.name) not in MAY_BE_MISSING],
-    )
+def _doubts(result: Segmentation, brain_ml: float) -> list[str]:
+    """Name the structures that are missing, unsure, or of an unlikely size."""
+    missing, unsure = _missing(result), _unsure(result)
+    small, large = _out_of_proportion(result, brain_ml)
+    return [
+        *_named("Not found in this scan", missing),
+        *_named("The network is unsure (volumes from probabilities and from labels disagree)", unsure),
+        *_named("Unusually small for this brain", small),
+        *_named("Unusually large for this brain", large),
+    ]
 
 
-def _unsure(result: Segmentation) -> list[str]:
-    """Name the structures of whose volume much is spread thinly over voxels that got another label."""
-    unsure = [
+def _no_brain(result: Segmentation) -> list[str]:
+    """Warn if this may be no brain: too many structures are missing, unsure, or of an unlikely size."""
+    brain_ml = _brain_ml(result)
+    if brain_ml == 0:
+        return ["No brain was found in this scan."]
+    small, large = _out_of_proportion(result, brain_ml)
+    doubtful = {row.id for row in (*_missing(result), *_unsure(result), *small, *large)}
+    if len(doubtful) <= MOST_DOUBTFUL:
+        return []
+    return [
+        f"{len(doubtful)} of {len(_structures(result))} structures are missing, uncertain or of an unlikely size: this "
+        "may not be a scan of a whole human brain, or its header may be wrong."
+    ]
+
+
+def _brain_ml(result: Segmentation) -> float:
+    """Grey and white matter."""
+    return int(np.count_nonzero(result.tissue.data > 1)) * result.tissue.voxel_volume_mm3 / 1000
+
+
+def _missing(result: Segmentation) -> list[StructureVolume]:
+    return [row for row in _structures(result) if row.mm3_labels == 0 and plain_name(row.name) not in MAY_BE_MISSING]
+
+
+def _unsure(result: Segmentation) -> list[StructureVolume]:
+    """Structures of whose volume much is spread thinly over voxels that got another label."""
+    return [
         row
         for row in _structures(result)
         if row.mm3
@@ -150,11 +192,10 @@ def _unsure(result: Segmentation) -> list[str]:
         and max(row.mm3 / row.mm3_labels, row.mm3_labels / row.mm3) > UNSURE_RATIO
         and plain_name(row.name) not in MAY_BE_MISSING
     ]
-    return _named("The network is unsure (volumes from probabilities and from labels disagree)", unsure)
 
 
-def _shares(result: Segmentation, brain_ml: float) -> list[str]:
-    """Compare each structure with the whole brain, so that small and large heads have the same limits."""
+def _out_of_proportion(result: Segmentation, brain_ml: float) -> tuple[list[StructureVolume], list[StructureVolume]]:
+    """Structures that are too small and too large for the brain, so that small and large heads have the same limits."""
     small, large = [], []
     for row in _structures(result):
         limit, mm3 = LIMITS.get(plain_name(row.name)), volume_mm3(row)
@@ -165,7 +206,7 @@ def _shares(result: Segmentation, brain_ml: float) -> list[str]:
             small.append(row)
         elif percent > limit.most_percent:
             large.append(row)
-    return _named("Unusually small for this brain", small) + _named("Unusually large for this brain", large)
+    return small, large
 
 
 def _structures(result: Segmentation) -> list[StructureVolume]:

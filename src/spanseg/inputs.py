@@ -20,6 +20,8 @@ NOT_SCANS = frozenset(
 """Words in a file name that say: this is a label map or a mask, not a scan."""
 RESULTS = ("_dseg", "_tissue_dseg", "_desc-brain_mask", "_desc-brain", "_probseg")
 """What follows the stem in the names of the images that spanseg writes."""
+_LONGEST_NAME = 255
+"""Bytes that file systems take for a name."""
 _LOOKED_AT = 200
 
 
@@ -57,10 +59,11 @@ def find_jobs(sources: Sequence[str | Path], out: Path) -> list[Job]:
     for source in sources:
         try:
             for path, folder in _scans_of(Path(source), out):
-                jobs.setdefault((path.resolve(), folder, stem_of(path)), Job(path, folder, stem_of(path)))
+                jobs.setdefault((_real(path), folder, stem_of(path)), Job(path, folder, stem_of(path)))
         except OSError as error:
             raise SpansegError(f"{source}: this cannot be read ({error.strerror}).") from error
     found = list(jobs.values())
+    _refuse_long_names(found)
     _refuse_shared_names(found)
     _refuse_overwritten_scans(found)
     return found
@@ -137,32 +140,50 @@ def _is_no_label_map(path: Path) -> bool:
 
 def _is_dicom(path: Path) -> bool:
     try:
+        if not path.is_file():  # a pipe would be waited for
+            return False
         with path.open("rb") as stream:
             return is_dicom(stream.read(132))
     except OSError:
         return False
 
 
+def _real(path: Path) -> Path:
+    """The path without links; one that leads round in a circle is left to fail where it is opened."""
+    return Path(os.path.realpath(path))
+
+
+def _refuse_long_names(jobs: list[Job]) -> None:
+    """Refuse scans whose results would have names that no file system takes."""
+    added = max(len(result) for result in RESULTS) + len(".nii.gz")
+    for job in jobs:
+        if len(os.fsencode(job.stem)) + added > _LONGEST_NAME:
+            raise SpansegError(
+                f"{job.path}: this name is too long, for results add up to {added} letters to it and file systems take "
+                f"{_LONGEST_NAME}; give the scan a shorter name."
+            )
+
+
 def _refuse_shared_names(jobs: list[Job]) -> None:
     """Refuse scans whose results would overwrite each other, on any file system."""
     taken: dict[str, Path] = {}
     for job in jobs:
-        name = unicodedata.normalize("NFC", str(job.folder.resolve() / job.stem)).casefold()
+        name = unicodedata.normalize("NFC", str(_real(job.folder) / job.stem)).casefold()
         if name in taken:
             raise SpansegError(
                 f"{taken[name]} and {job.path} would both write {job.folder / job.stem}_dseg.nii.gz; "
-                "give the folder above them, whose tree is kept, or segment them into different folders (-o)."
+                "rename one, segment them into different folders (-o), or give the folder above, whose tree is kept."
             )
         taken[name] = job.path
 
 
 def _refuse_overwritten_scans(jobs: list[Job]) -> None:
     """Refuse results that would replace one of the scans."""
-    scans = {job.path.resolve() for job in jobs}
+    scans = {_real(job.path) for job in jobs}
     for job in jobs:
         for result in RESULTS:
             written = job.folder / f"{job.stem}{result}.nii.gz"
-            if written.resolve() in scans:
+            if _real(written) in scans:
                 raise SpansegError(
                     f"{written}: a result of {job.path} would overwrite this scan; choose another folder with -o."
                 )

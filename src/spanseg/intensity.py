@@ -21,4 +21,5 @@ def normalise(image: np.ndarray, exclude: np.ndarray | None = None) -> np.ndarra
     low = np.quantile(sample, 0.005)
     bright = sample[sample > sample.mean()]
     high = np.quantile(bright, 0.99) if bright.size else low + 1
-    return np.clip((image - low) / max(high - low, 1e-6), 0, 1.5).astype(np.float32)
+    span = high - low if high > low else 1.0  # of any size: relaxation rates in 1/ms are far below 1
+    return np.clip((image - low) / span, 0, 1.5).astype(np.float32)

@@ -219,6 +219,11 @@ def _run(command: list[str]) -> str:
 
 def peak_memory_bytes() -> int | None:
     """Largest resident memory of this process so far; ``None`` where the system does not tell (Windows)."""
+    status = Path("/proc/self/status")
+    if status.is_file():  # getrusage would count the parent's memory too, up to the moment of exec
+        kibibytes = [line.split()[1] for line in status.read_text().splitlines() if line.startswith("VmHWM:")]
+        if kibibytes:
+            return int(kibibytes[0]) * 1024
     try:
         import resource
     except ImportError:

@@ -43,7 +43,7 @@ def rebalanced(network: nn.Module, weights: dict[str, Tensor], source: Source, d
 
 def _log_frequencies(targets: list[Tensor], classes: int) -> Tensor:
     """Logarithm of each class's share of all voxels, background at 0."""
-    counts = sum(torch.bincount(target.flatten(), minlength=classes) for target in targets)
+    counts = torch.stack([torch.bincount(target.flatten(), minlength=classes) for target in targets]).sum(0)
     shares = (counts / counts.sum()).clamp(min=1e-7).log()
     return shares - shares[0]
 

@@ -32,13 +32,15 @@ _CHART_PERCENT = 50.0
 def render_report(scan: Scan, result: Segmentation) -> str:
     """Write the report of one scan as HTML that needs no other file and no network.
 
-    The title names the scan only if ``result.details["name"]`` does; the pictures show no face.
+    The title names the scan only if ``result.details["name"]`` does; the pictures show no face. Flags that
+    :func:`spanseg.flags.with_flags` left in the details are not worked out again.
 
     Args:
         scan: the scan as read.
         result: its segmentation, on the same grid.
     """
-    flags = quality_flags(scan, result)
+    known = result.details.get("quality_flags")
+    flags = quality_flags(scan, result) if known is None else known
     slices = brain_slices(scan, result)
     pairs = lateral_pairs(result)
     name = result.details.get("name")
@@ -231,7 +233,11 @@ def _bar(pair: Pair, middle: int, half: int, y: int) -> str:
 
 def _details(scan: Scan, result: Segmentation) -> str:
     rows = {"protocol": result.protocol, "scan_sha256": scan.sha256, **result.details}
-    cells = ((escape(_plain_key(key)), escape(_plain_value(rows[key]))) for key in rows if key != "name")
+    cells = (
+        (escape(_plain_key(key)), escape(_plain_value(rows[key])))
+        for key in rows
+        if key not in ("name", "quality_flags")
+    )
     body = "".join(f'<tr><th scope="row">{key}</th><td class="words">{value}</td></tr>' for key, value in cells)
     return f"<table><tbody>{body}</tbody></table>"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,10 +21,12 @@ if TYPE_CHECKING:
 FORMAT = "spanseg sidecar 1"
 MACHINE = ("threads", "instruction_sets")
 """Recorded, but no reason to redo a scan: a batch may be finished on another computer."""
-_READ_AGAIN = {
-    "input_sha256", "labels_sha256", "settings", "settings_sha256", "outputs", "warnings", "facts",
-    "model", "precision", "threads",
+_READ_AGAIN: dict[str, type] = {
+    "input_sha256": str, "labels_sha256": str, "settings": dict, "settings_sha256": str, "outputs": list,
+    "warnings": list, "facts": dict, "model": str, "precision": str, "threads": int,
 }  # fmt: skip
+_SETTINGS_READ_AGAIN = {"lesion_mask_sha256", "device", "trust"}
+_FACTS = {"given", "age_decade", *(field.name for field in fields(Facts))}
 
 
 @dataclass(frozen=True)
@@ -109,17 +111,39 @@ def read(path: Path) -> dict[str, Any]:
         record = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise SpansegError(f"{path}: this sidecar cannot be read ({error.strerror}).") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise SpansegError(f"{path}: expected the JSON sidecar of a result, found other content.") from error
-    if not isinstance(record, dict) or record.get("format") != FORMAT or _READ_AGAIN - record.keys():
+    if not _is_record(record):
         raise SpansegError(f"{path}: expected a sidecar that spanseg wrote ('format': '{FORMAT}'), found other JSON.")
     return record
+
+
+def _is_record(found: Any) -> bool:
+    """Whether JSON holds all that is read again, each of its kind: a sidecar may have been edited by hand."""
+    if not isinstance(found, dict) or found.get("format") != FORMAT:
+        return False
+    if not all(isinstance(found.get(key), kind) for key, kind in _READ_AGAIN.items()):
+        return False
+    facts, settings = found["facts"], found["settings"]
+    if not isinstance(facts.get("given"), list) or not isinstance(facts.get("age_decade"), str | None):
+        return False
+    texts = [*found["outputs"], *found["warnings"], *facts["given"]]
+    return (
+        all(isinstance(text, str) for text in texts) and settings.keys() >= _SETTINGS_READ_AGAIN and _are_facts(facts)
+    )
+
+
+def _are_facts(record: dict[str, Any]) -> bool:
+    """Whether what was stored of a person has the names and kinds of facts."""
+    numbers = isinstance(record.get("age_years"), float | int | None)
+    texts = (value for name, value in record.items() if name not in ("given", "age_years"))
+    return record.keys() <= _FACTS and numbers and all(isinstance(text, str | None) for text in texts)
 
 
 def read_if_any(path: Path) -> dict[str, Any] | None:
     """Read a record; ``None`` when there is none that can be read."""
     try:
-        return read(path) if path.is_file() else None
+        return read(path)
     except SpansegError:
         return None
 
@@ -142,6 +166,8 @@ def file_sha256(path: Path) -> str:
         SpansegError: the file cannot be read.
     """
     try:
+        if path.exists() and not path.is_file():  # a pipe would be waited for
+            raise SpansegError(f"{path}: expected a file, found a folder, a device or a pipe.")
         with path.open("rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError as error:

@@ -44,6 +44,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         arguments: words after the program's name; those of this process by default.
     """
     words = sys.argv[1:] if arguments is None else list(arguments)
+    sys.stdout, sys.stderr = (stream or io.StringIO() for stream in (sys.stdout, sys.stderr))  # closed ones are None
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # file names may hold what the terminal cannot show
@@ -128,5 +129,7 @@ def _sentence(error: Exception) -> str:
         return str(error)
     if extra := _missing_extra(error):
         return f"this needs a package that is not installed ({error}); install it with: pip install 'spanseg[{extra}]'"
+    if isinstance(error, OSError):
+        return f"the system refused a file, a folder or an output stream ({error}); see --debug for which."
     kind = type(error).__name__
     return f"stopped on an error of its own ({kind}: {error}); please report it with the output of --debug."

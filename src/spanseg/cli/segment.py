@@ -104,7 +104,7 @@ def segment(
     outcomes = _run_batch(batch, out, context.obj) if is_batch else _run_one(batch, context.obj)
     errors = [outcome.error for outcome in outcomes if outcome.state == "failed"]
     if errors:
-        nothing_done = len(errors) == len(jobs) and all(isinstance(error, SpansegError) for error in errors)
+        nothing_done = len(errors) == len(jobs) and all(isinstance(error, SpansegError | OSError) for error in errors)
         raise typer.Exit(2 if nothing_done else 1)
 
 
@@ -114,7 +114,7 @@ def bytes_from_text(text: str) -> int:
     Raises:
         SpansegError: it is not an amount.
     """
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?", text.strip().lower())
+    found = re.fullmatch(r"(\d{1,15}(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?", text.strip().lower())
     if found is None or float(found[1]) == 0:
         raise SpansegError(f"--max-memory takes an amount such as 4G or 3500M, not '{text}'.")
     return int(float(found[1]) * 1024 ** " kmgt".index(found[2] or " "))
@@ -145,8 +145,14 @@ def _run_batch(batch: Batch, out: Path, debug: bool) -> list[Outcome]:
             _say(outcome, debug)
     states = [outcome.state for outcome in outcomes]
     print(f"{states.count('done')} done, {states.count('skipped')} finished before, {states.count('failed')} failed")
-    if write_batch_table(out):
-        print(f"volumes of all scans: {out / NAME}")
+    try:
+        if write_batch_table(out):
+            print(f"volumes of all scans: {out / NAME}")
+    except SpansegError as error:
+        if "done" not in states:
+            raise
+        print(f"spanseg: {error}", file=sys.stderr)  # the results are there: not what code 2 says
+        raise typer.Exit(1) from error
     return outcomes
 
 

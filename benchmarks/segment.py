@@ -19,6 +19,7 @@ import nibabel as nib
 import numpy as np
 from scipy import ndimage
 
+from spanseg.inputs import stem_of
 from spanseg.machine import describe
 
 
@@ -63,7 +64,7 @@ def run_once(scan: Path, out: Path, extra: list[str]) -> dict[str, float]:
     wall = time.perf_counter() - began
     if status:
         raise SystemExit(f"{' '.join(command)} failed with status {status}")
-    sidecar = json.loads(next(out.rglob("*_dseg.json")).read_text())
+    sidecar = json.loads((out / f"{stem_of(scan)}_dseg.json").read_text())
     return {"wall_s": wall, "peak_mib": usage.ru_maxrss / 1024} | sidecar["timings_s"]
 
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+import tiny
 from spanseg.errors import SpansegError
 from spanseg.generation import BELOW, load_classes, pack
 from spanseg.labels import UNKNOWN, load_protocol
@@ -68,3 +69,16 @@ def test_ids_that_cannot_be_drawn_are_named(tiny_labels: Volume) -> None:
 def test_a_map_without_brain_is_refused() -> None:
     with pytest.raises(SpansegError, match="no brain structure"):
         pack(Volume(np.full((4, 4, 4), 516), np.eye(4)), TABLE, "sub-01")
+
+
+def test_maps_with_left_ids_on_both_sides_get_sides() -> None:
+    table = load_classes(load_protocol("aseg"))
+    whole = tiny.label_map()
+    right_to_left = {42: 3, 41: 2, 49: 10, 50: 11, 51: 12, 53: 17, 43: 4, 47: 8}
+    one_sided = whole.copy()
+    for right, left in right_to_left.items():
+        one_sided[whole == right] = left
+    affine = np.diag([4.0, 4.0, 4.0, 1.0])
+    expected = pack(Volume(whole, affine), table, "both").classes
+    got = pack(Volume(one_sided, affine), table, "left ids").classes
+    assert (got == expected).mean() > 0.999

@@ -200,7 +200,8 @@ from pathlib import Path
 from spanseg.machine import peak_memory_bytes
 from spanseg.runtime import Engine, ModelFolder
 shape = tuple(map(int, sys.argv[2:]))
-Engine(ModelFolder(Path(sys.argv[1]), {"runtime": {}}), "f32", 1)(numpy.zeros(shape, dtype=numpy.float32))
+table = {"runtime": {}, "canvas": {"shape": list(shape)}}
+Engine(ModelFolder(Path(sys.argv[1]), table), "f32", 1)(numpy.zeros(shape, dtype=numpy.float32))
 print((peak_memory_bytes() or 0) / 2**20)
 """
 

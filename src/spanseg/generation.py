@@ -17,6 +17,8 @@ from spanseg.volume import Volume, canonical
 BELOW = 1
 """Generation class of CSF that lies more than 10 mm below the brain: drawn like CSF, labelled background."""
 BELOW_MM = 10.0
+MIDLINE_IDS = (14, 15, 16)
+"""FreeSurfer ids of the third and fourth ventricle and the brain stem."""
 
 
 @dataclass(frozen=True)
@@ -105,10 +107,30 @@ def pack(labels: Volume, table: GenerationClasses, name: str) -> PackedMap:
         raise SpansegError(
             f"{name}: this label map holds no brain structure; expected FreeSurfer ids such as 2, 3, 10."
         )
+    _give_sides(classes, table)
     _mark_below(classes, table, float(turned.voxel_size_mm[2]))
     first, last = (lambda inside: (inside.min(0), inside.max(0) + 1))(np.argwhere(classes > 0))
     cropped = classes[tuple(slice(a, b) for a, b in zip(first, last, strict=True))]
     return PackedMap(name, np.ascontiguousarray(cropped), brain.mean(0) - first, turned.voxel_size_mm)
+
+
+def _give_sides(classes: np.ndarray, table: GenerationClasses) -> None:
+    """Tell left from right in a map that uses the left ids on both sides, as SynthSR's do (in place).
+
+    The plane between the hemispheres is fitted through the midline structures: third and fourth ventricle, brain stem.
+    """
+    lateral = table.mirror != np.arange(len(table.ids))
+    right = lateral & (np.arange(len(table.ids)) > table.mirror)  # the mirrored class is listed after the left one
+    if right[classes].any():
+        return
+    x, y, z = np.nonzero(np.isin(table.ids[classes], MIDLINE_IDS))
+    if not len(x):
+        return
+    plane, *_ = np.linalg.lstsq(np.stack([np.ones_like(y), y, z], axis=1).astype(float), x.astype(float), rcond=None)
+    i, j, k = (np.arange(n) for n in classes.shape)
+    middle = plane[0] + plane[1] * j[:, None] + plane[2] * k[None, :]
+    beyond = (i[:, None, None] > middle[None]) & lateral[classes]
+    classes[beyond] = table.mirror[classes[beyond]]
 
 
 def _mark_below(classes: np.ndarray, table: GenerationClasses, height_mm: float) -> None:

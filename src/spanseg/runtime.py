@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import sys
 import tomllib
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -13,9 +15,11 @@ from typing import Any
 import numpy as np
 
 from spanseg.errors import SpansegError
+from spanseg.labels import load_protocol
 from spanseg.machine import cores
 
 PRECISIONS = ("f32", "bf16", "auto")
+MOST_THREADS = 1024
 
 
 @dataclass(frozen=True)
@@ -55,21 +59,71 @@ def open_model(name_or_path: str) -> ModelFolder:
     """Find a shipped model by name or a model folder by path.
 
     Raises:
-        SpansegError: there is none, or the folder is incomplete.
+        SpansegError: there is none, or the folder is incomplete or damaged.
     """
     shipped = Path(str(resources.files("spanseg"))) / "models" / name_or_path
-    path = shipped if name_or_path.isidentifier() and shipped.is_dir() else Path(name_or_path)
-    for needed in ("model.toml", "model.onnx"):
-        if not (path / needed).is_file():
-            raise SpansegError(
-                f"{path}: expected a model folder with model.toml and model.onnx, found no {needed}; "
-                "use --model default or a folder that 'spanseg export' wrote."
-            )
     try:
-        table = tomllib.loads((path / "model.toml").read_text(encoding="utf-8"))
+        path = shipped if name_or_path.isidentifier() and shipped.is_dir() else Path(name_or_path)
+        for needed in ("model.toml", "model.onnx"):
+            if not (path / needed).is_file():
+                raise SpansegError(
+                    f"{path}: expected a model folder with model.toml and model.onnx, found no {needed}; "
+                    "use --model default or a folder that 'spanseg export' wrote."
+                )
+        folder = ModelFolder(path, tomllib.loads((path / "model.toml").read_text(encoding="utf-8")))
+        _check_table(folder)
+        recorded = folder.table["model"].get("sha256")
+        if recorded is not None and folder.sha256() != recorded:
+            raise SpansegError(
+                f"{path / 'model.onnx'}: this is not the network that model.toml records; it is damaged or from "
+                "another model: copy the folder again, or install spanseg again."
+            )
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SpansegError(f"{path / 'model.toml'}: this is not valid TOML ({error}).") from error
-    return ModelFolder(path, table)
+    except OSError as error:
+        raise SpansegError(f"{name_or_path}: this model folder cannot be read ({error.strerror}).") from error
+    return folder
+
+
+def _check_table(folder: ModelFolder) -> None:
+    """Refuse a ``model.toml`` that lacks what is used later, or that belongs to another version of its protocol."""
+    for (section, key), fits in _NEEDED.items():
+        table = folder.table.get(section)
+        if not isinstance(table, dict) or key not in table or not fits(table[key]):
+            raise SpansegError(
+                f"{folder.path / 'model.toml'}: '{key}' in [{section}] is missing or makes no sense; "
+                "copy the folder again, or export the model again."
+            )
+    ids = load_protocol(folder.protocol).ids.tolist()
+    if folder.table["labels"]["ids"] != ids:
+        raise SpansegError(
+            f"{folder.path / 'model.toml'}: the labels are not those of the protocol '{folder.protocol}' in this "
+            "version of spanseg; export the model again."
+        )
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and bool(value)
+
+
+def _is_size(value: Any) -> bool:
+    return isinstance(value, int | float) and 0 < value < math.inf
+
+
+def _is_shape(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 3 and all(isinstance(n, int) and n > 0 for n in value)
+
+
+_NEEDED: dict[tuple[str, str], Callable[[Any], bool]] = {
+    ("model", "name"): _is_text,
+    ("model", "version"): _is_text,
+    ("model", "licence"): _is_text,
+    ("model", "protocol"): _is_text,
+    ("canvas", "shape"): _is_shape,
+    ("canvas", "voxel_mm"): _is_size,
+    ("labels", "ids"): lambda value: isinstance(value, list),
+    ("runtime", "peak_mib"): _is_size,
+}
 
 
 def peak_bytes(model: ModelFolder) -> int:
@@ -87,14 +141,14 @@ class Engine:
         threads: threads of the network; ``None`` takes all cores that this process may use.
 
     Raises:
-        SpansegError: an unknown precision, or one that this processor does not have.
+        SpansegError: an unknown precision, or one that this processor does not have; a network that cannot be loaded.
     """
 
     def __init__(self, model: ModelFolder, precision: str = "auto", threads: int | None = None) -> None:
         if precision not in PRECISIONS:
             raise SpansegError(f"precision must be one of {', '.join(PRECISIONS)}, not '{precision}'.")
-        if threads is not None and threads < 1:
-            raise SpansegError(f"threads must be at least 1, not {threads}.")
+        if threads is not None and not 1 <= threads <= MOST_THREADS:
+            raise SpansegError(f"threads must be 1 to {MOST_THREADS}, not {threads}.")
         openvino = _openvino()
         core = openvino.Core()
         capabilities = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
@@ -114,9 +168,15 @@ class Engine:
         try:
             network = core.read_model(str(model.path / "model.onnx"))
             self._compiled = core.compile_model(network, "CPU", settings)
+            takes = tuple(self._compiled.input(0).shape)
         except RuntimeError as error:
             reason = str(error).strip().splitlines()[-1]
             raise SpansegError(f"{model.path / 'model.onnx'}: this network cannot be loaded ({reason}).") from error
+        if takes != (1, 1, *model.canvas_shape):
+            raise SpansegError(
+                f"{model.path / 'model.onnx'}: this network takes arrays of {takes}, and model.toml declares a canvas "
+                f"of {model.canvas_shape}; export the model again."
+            )
 
     def __call__(self, canvas: np.ndarray) -> np.ndarray:
         """Class probabilities of one canvas.

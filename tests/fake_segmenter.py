@@ -112,4 +112,5 @@ def run_program(seconds: float, log: Path, arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs of a shell start with it ignored
     run_program(float(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:])

@@ -192,6 +192,18 @@ def test_the_command_refuses_in_one_sentence(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("tolerance_mm", [-1.0, math.nan, math.inf])
+def test_a_tolerance_that_is_no_length_is_refused(tolerance_mm: float) -> None:
+    with pytest.raises(SpansegError, match="takes a number of mm"):
+        EvaluateOptions(tolerance_mm=tolerance_mm)
+
+
+def test_a_truth_that_is_the_prediction_itself_is_noted(tmp_path: Path) -> None:
+    image = save(tmp_path / "sub-1_dseg.nii", brain())
+    (note,) = evaluate(image, image).notes
+    assert "one and the same file" in note
+
+
 def test_a_perturbed_real_truth_scores_as_it_must(shared_data: Path) -> None:
     """Manual labels moved by one voxel of 1 mm: no surface is further off, and volumes stay."""
     files = sorted(shared_data.glob("malc/derivatives/*/sub-*/anat/*_dseg.nii.gz"))

@@ -149,6 +149,12 @@ def test_bids_tables_are_inherited_from_above_within_the_dataset(tmp_path: Path)
         find_table(image)
 
 
+def test_a_table_with_an_endless_cell_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "x.tsv").write_text("index\tmaps_to\n2\t" + "x" * 200_000 + "\n", encoding="utf-8")
+    with pytest.raises(SpansegError, match="no table of tab-separated text"):
+        read_scheme(tmp_path / "x.tsv", ASEG)
+
+
 @pytest.mark.parametrize("scheme", sorted(SEEN))
 def test_crosswalks_cover_every_id_that_was_seen(scheme: str) -> None:
     ASEG.crosswalk(scheme).apply(np.array([0, *SEEN[scheme]]), scheme)

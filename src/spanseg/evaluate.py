@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,12 +58,19 @@ class EvaluateOptions:
         labels: label scheme of the truth, see :func:`spanseg.schemes.find_scheme`.
         tolerance_mm: of the surface Dice.
         seed: of the bootstrap.
+
+    Raises:
+        SpansegError: the tolerance is no number of mm.
     """
 
     protocol: str = "aseg"
     labels: str | None = None
     tolerance_mm: float = 1.0
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.tolerance_mm < math.inf:
+            raise SpansegError(f"the tolerance of the surface Dice takes a number of mm, not {self.tolerance_mm:g}.")
 
 
 @dataclass(frozen=True)
@@ -183,6 +191,8 @@ def _score_pair(pair: Pair, protocol: Protocol, options: EvaluateOptions, notes:
     for path, scan in ((pair.prediction, predicted), (pair.truth, truth)):
         notes += [f"{path.name}: {note}" for note in (*scan.notes, *scan.warnings)]
     where = f"{pair.prediction.name} against {pair.truth.name}"
+    if pair.prediction.samefile(pair.truth):
+        notes.append(f"{where}: this is one and the same file.")
     scores = score_volumes(predicted.volume, truth.volume, protocol, crosswalk, options.tolerance_mm, where)
     return CaseScores(pair.case, pair.subject, pair.prediction.name, pair.truth.name, crosswalk.name, scores)
 

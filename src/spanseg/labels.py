@@ -14,6 +14,7 @@ from spanseg.errors import SpansegError
 
 UNKNOWN = -1
 """Class index of voxels whose truth is not known: they enter no loss and no score."""
+_MOST_LISTED = 100
 
 
 @dataclass(frozen=True)
@@ -58,9 +59,10 @@ class Crosswalk:
         present = np.unique(labels)
         missing = [int(value) for value in present if int(value) not in self.classes]
         if missing:
+            more = f" and {len(missing) - _MOST_LISTED} more" if len(missing) > _MOST_LISTED else ""
             raise SpansegError(
-                f"{where}: labels hold the ids {missing}, which the scheme '{self.name}' does not map; "
-                "add them to the scheme (maps_to an id of the protocol, or 'unknown')."
+                f"{where}: labels hold the ids {missing[:_MOST_LISTED]}{more}, which the scheme '{self.name}' does not "
+                "map; add them to the scheme (maps_to an id of the protocol, or 'unknown')."
             )
         table = np.array([self.classes[int(value)] for value in present], dtype=np.int16)
         return table[np.searchsorted(present, labels)]

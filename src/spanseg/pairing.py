@@ -52,7 +52,7 @@ def pair_images(predictions: Path, truths: Path) -> tuple[list[Pair], list[Path]
         SpansegError: nothing there, no pair, or an image with several possible partners.
     """
     guessed, true = label_images(predictions), label_images(truths)
-    if predictions.is_file() and truths.is_file():
+    if not predictions.is_dir() and not truths.is_dir():
         return [_pair(predictions, truths)], []
     keys = {path: case_key(path) for path in guessed}
     pairs: dict[Path, Pair] = {}
@@ -130,7 +130,7 @@ def _pair(prediction: Path, truth: Path) -> Pair:
 
 
 def _ambiguous(truth: Path, partners: Iterable[Path], taken: Iterable[Path]) -> str:
-    names = ", ".join(path.name for path in (*partners, *taken))
+    names = ", ".join(str(path) for path in (*partners, *taken))
     return (
         f"{truth}: this could belong together with each of {names}; "
         "give folders with one label image a scan, or the two files themselves."

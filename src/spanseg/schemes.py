@@ -110,13 +110,16 @@ def _rows(table: Path) -> list[dict[str, str]]:
     except OSError as error:
         raise SpansegError(f"{table}: this table cannot be read ({error.strerror}).") from error
     reader = csv.DictReader(io.StringIO(text), delimiter="\t", restval="")
-    columns = set(reader.fieldnames or [])
+    try:
+        columns, rows = set(reader.fieldnames or []), list(reader)
+    except csv.Error as error:
+        raise SpansegError(f"{table}: this is no table of tab-separated text ({error}).") from error
     if "index" not in columns or columns.isdisjoint({"maps_to", "name"}):
         raise SpansegError(
             f"{table}: expected tab-separated columns index, name and maps_to (one of the last two may be missing), "
             f"got {', '.join(sorted(columns)) or 'an empty file'}."
         )
-    return [{name: (value or "").strip() for name, value in row.items() if isinstance(name, str)} for row in reader]
+    return [{name: (value or "").strip() for name, value in row.items() if isinstance(name, str)} for row in rows]
 
 
 def _target(row: dict[str, str], protocol: Protocol, where: str) -> int | None:

@@ -13,6 +13,21 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class Told:
+    """What a network is told beside the image, one row a subject.
+
+    Args:
+        embedding: (batch, word, width), hidden states of the sentence about each person.
+        mask: (batch, word), true where there is a word.
+        centre: (batch,), row of the table of centres, -1 for a centre that is not in it.
+    """
+
+    embedding: Tensor
+    mask: Tensor
+    centre: Tensor
+
+
+@dataclass(frozen=True)
 class Batch:
     """What an objective gets: images, truth and the number of the step, from which all its random choices follow.
 
@@ -20,11 +35,13 @@ class Batch:
         image: (batch, channel, i, j, k), normalised.
         target: (batch, i, j, k), class indices, -1 where unknown.
         index: number of the batch within the training run.
+        told: what the network is told; ``None`` for nothing.
     """
 
     image: Tensor
     target: Tensor
     index: int
+    told: Told | None = None
 
 
 class Source(Protocol):
@@ -36,7 +53,10 @@ class Source(Protocol):
 
 
 class Backbone(Protocol):
-    """A network with named stages. It says what its encoder is and which strides it asks for."""
+    """A network with named stages and named groups of parameters. Unfed, it equals the stock network bit for bit."""
+
+    pairs: dict[str, tuple[str, ...]]
+    """Which adaptations it supports with which token source (``none`` for no tokens)."""
 
     @property
     def stride(self) -> int:
@@ -48,8 +68,16 @@ class Backbone(Protocol):
         """Names of the stages, in the order in which they run, with their channels."""
         ...
 
-    def encoder_parameters(self) -> list[nn.Parameter]:
-        """Parameters of what this backbone calls its encoder."""
+    def stage_module(self, stage: str) -> nn.Module:
+        """The module that returns the features of a stage; of a transformer's stage, the module that holds it."""
+        ...
+
+    def attention_blocks(self, stage: str) -> list[nn.Module]:
+        """The transformer blocks of a stage in the order in which they run; empty for a stage of convolutions."""
+        ...
+
+    def groups(self) -> dict[str, list[nn.Parameter]]:
+        """All parameters, each in one of ``encoder``, ``skips`` (convolutions on skip paths), ``decoder``, ``head``."""
         ...
 
 

@@ -30,6 +30,12 @@ class ResUNet(nn.Module):
         torch.Size([1, 3, 8, 8, 8])
     """
 
+    pairs = {
+        "none": ("full", "decoder", "frozen_encoder", "lora"),
+        "knowledge": ("full", "frozen_encoder", "tokens_and_head"),
+        "learned": ("full", "frozen_encoder", "tokens_and_head"),
+    }
+
     def __init__(
         self,
         *,
@@ -65,10 +71,27 @@ class ResUNet(nn.Module):
         decoded = {f"decoder{level}": self.widths[level] for level in reversed(range(len(self.widths) - 1))}
         return coded | decoded
 
-    def encoder_parameters(self) -> list[nn.Parameter]:
-        """Parameters of what this backbone calls its encoder."""
-        parts = (self.stem, self.encoder, self.down)
-        return [parameter for part in parts for parameter in part.parameters()]
+    def stage_module(self, stage: str) -> nn.Module:
+        """The module that returns the features of a stage."""
+        return dict(self._stage_modules())[stage]
+
+    def _stage_modules(self) -> list[tuple[str, nn.Module]]:
+        coded = [(f"encoder{level}", block) for level, block in enumerate(self.encoder)]
+        return coded + [(f"decoder{level}", block) for level, block in enumerate(self.decoder)]
+
+    def attention_blocks(self, stage: str) -> list[nn.Module]:
+        """No stage of this network has attention of its own."""
+        return []
+
+    def groups(self) -> dict[str, list[nn.Parameter]]:
+        """All parameters by role; skip paths have none."""
+        modules = {
+            "encoder": (self.stem, self.encoder, self.down),
+            "skips": (),
+            "decoder": (self.up, self.decoder),
+            "head": (self.head, self.local, self.local_head, self.classify),
+        }
+        return {name: [p for part in parts for p in part.parameters()] for name, parts in modules.items()}
 
     def forward(
         self, image: Float[Tensor, "batch channel i j k"], phases: Sequence[int] | None = None

@@ -14,15 +14,16 @@ class Supervised:
         phases: how many of the eight sub-voxel phases of a space-to-depth backbone are drawn for each step; 0 takes
             the logits of all voxels at once, which is what backbones without phases need.
         cross_entropy: weight of the cross-entropy beside the Dice loss.
+        rarity: how strongly the cross-entropy weighs rare classes up, 0 for not at all.
     """
 
-    def __init__(self, phases: int = 1, cross_entropy: float = 1.0) -> None:
-        self.phases, self.cross_entropy = phases, cross_entropy
+    def __init__(self, phases: int = 1, cross_entropy: float = 1.0, rarity: float = 0.5) -> None:
+        self.phases, self.cross_entropy, self.rarity = phases, cross_entropy, rarity
 
     def __call__(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
         """Return the named losses of one batch; the phases drawn depend on the batch's index alone."""
         logits, target = self._all(model, batch) if not self.phases else self._some(model, batch)
-        dice, entropy = dice_and_cross_entropy(logits, target)
+        dice, entropy = dice_and_cross_entropy(logits, target, self.rarity)
         return {"dice": dice, "cross_entropy": self.cross_entropy * entropy}
 
     def _all(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:

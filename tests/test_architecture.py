@@ -26,7 +26,7 @@ LAYERS = (  # imports go down or stay level, never up
     """streams headers affines voxels loading images inputs pairing schemes metrics stats generation centring
     deform synth sampling labelled losses optim""",
     # 2 parts
-    """nets adapt objectives""",
+    """nets tokens meeting adapt objectives""",
     # 3 model
     """model""",
     # 4 verbs
@@ -39,7 +39,7 @@ PART_FOLDERS = ("nets", "tokens", "adapt", "objectives")
 FOLDERS = (*PART_FOLDERS, "cli", "web")  # all files of a folder lie in its layer
 TORCH = {
     *PART_FOLDERS,
-    *("deform", "synth", "sampling", "labelled", "losses", "optim"),
+    *("deform", "synth", "sampling", "labelled", "losses", "optim", "meeting"),
     *("model", "checkpoint", "train", "rebalance", "board", "runs", "export", "simulate", "runtime_torch"),
     *("cli.train", "cli.export", "cli.simulate"),
 }

@@ -61,7 +61,7 @@ def test_stages_name_their_channels() -> None:
 
 def test_the_encoder_is_what_runs_before_the_first_decoder() -> None:
     network = small()
-    encoder = {id(p) for p in network.encoder_parameters()}
+    encoder = {id(p) for p in network.groups()["encoder"]}
     named = {name for name, p in network.named_parameters() if id(p) in encoder}
     assert named == {n for n, _ in network.named_parameters() if n.startswith(("stem.", "encoder.", "down."))}
 

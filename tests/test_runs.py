@@ -32,7 +32,7 @@ def test_a_run_writes_weights_that_another_run_starts_from(maps, tmp_path):
     assert look is None
     trainer.run()
     weights = runs.finish(trainer, recipe)
-    assert runs.weights_of(str(tmp_path / "first")) == weights
+    assert checkpoint.weights_of(str(tmp_path / "first")) == weights
     chained = tiny.recipe(steps=2, start=str(weights))
     second, _ = runs.prepare(chained, maps, tmp_path / "second")
     stored = checkpoint.load_tensors(weights)

@@ -35,7 +35,7 @@ def trainer(
 ) -> Trainer:
     torch.manual_seed(0)
     network = ResUNet(in_channels=1, out_channels=2, widths=(4, 8), head_channels=6)
-    for parameter in network.encoder_parameters() if frozen else []:
+    for parameter in network.groups()["encoder"] if frozen else []:
         parameter.requires_grad_(False)
     chosen = TrainOptions(**{"steps": 8, "warmup": 2, "lr": 1e-2, "save_every": 3, "ema": 0.9} | options)
     return Trainer(network, Supervised(phases), Cubes(always_first), chosen, folder)

@@ -1,6 +1,8 @@
 """A checkpoint is a folder of safetensors, TOML, CSV and JSON; nothing in it can run code."""
 
+import hashlib
 import json
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +11,12 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from spanseg import files
+from spanseg import files, model
 from spanseg import recipe as recipes
 from spanseg.errors import SpansegError
 
 DELTA = "delta.safetensors"
+_WEIGHTS = (DELTA, "weights.safetensors")
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor], note: dict[str, str] | None = None) -> None:
@@ -38,10 +41,76 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def save(folder: Path, weights: dict[str, Tensor], recipe: dict[str, Any]) -> None:
-    """Write the weights that a recipe made, beside the recipe."""
+    """Write the weights that a recipe made, beside the recipe; of those it started from, the hash."""
     folder.mkdir(parents=True, exist_ok=True)
-    save_tensors(folder / DELTA, weights)
+    start = recipe.get("train", {}).get("start", "")
+    note = {"base_sha256": sha256(weights_of(start))} if start else None
+    save_tensors(folder / DELTA, weights, note)
     files.write_text(folder / "recipe.toml", recipes.dumps(recipe))
+
+
+def restore(run: Path) -> tuple[dict[str, Any], nn.Module]:
+    """Build the network of a finished run: what it started from, and the delta on top of it.
+
+    Returns:
+        The run's recipe and its network.
+
+    Raises:
+        SpansegError: the run is not finished, its delta does not fit its recipe, or what it started from has changed.
+    """
+    recipe, delta = recipes.load(str(run / "recipe.toml")), load_tensors(run / DELTA)
+    network = model.backbone(recipe)
+    start = recipe.get("train", {}).get("start", "")
+    is_whole = recipe.get("adapt", {"name": "full"})["name"] == "full"
+    if start and not is_whole:
+        base = weights_of(start)
+        expected = _metadata(run / DELTA).get("base_sha256")
+        if expected != sha256(base):
+            raise SpansegError(
+                f"{run / DELTA}: this delta belongs to other weights than {base} now holds; restore the weights that "
+                "it was trained on top of, or train it again."
+            )
+        load_backbone(network, base, float(recipe["train"].get("start_minimum", 1.0)))
+    network = model.equip(network, recipe)
+    load_delta(network, delta, str(run / DELTA))
+    return recipe, network
+
+
+def load_backbone(network: nn.Module, weights: Path, minimum: float = 1.0) -> float:
+    """Copy stored weights into a stock network; those of a prompted model give their backbone.
+
+    Returns:
+        The share of the network's parameters that were found.
+
+    Raises:
+        SpansegError: less than ``minimum`` of the parameters were found.
+    """
+    tensors = {name.removeprefix("backbone."): value for name, value in load_tensors(weights).items()}
+    return load_into(network, tensors, str(weights), minimum)
+
+
+def weights_of(start: str) -> Path:
+    """Find the weights that a run, a model folder or the name of a shipped model stands for.
+
+    Raises:
+        SpansegError: none of these holds weights.
+    """
+    shipped = Path(str(resources.files("spanseg"))) / "models" / start
+    candidates = [Path(start), *(folder / name for folder in (Path(start), shipped) for name in _WEIGHTS)]
+    for candidate in candidates:
+        if candidate.is_file():
+            return candidate
+    raise SpansegError(f"{start}: expected a run or model folder with {' or '.join(_WEIGHTS)}, found none.")
+
+
+def sha256(path: Path) -> str:
+    """Hash of a file's bytes."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _metadata(path: Path) -> dict[str, str]:
+    with safe_open(path, framework="pt") as stored:
+        return stored.metadata() or {}
 
 
 def load_into(network: nn.Module, tensors: dict[str, Tensor], where: str, minimum: float = 1.0) -> float:
@@ -69,6 +138,26 @@ def load_into(network: nn.Module, tensors: dict[str, Tensor], where: str, minimu
         for key, value in matching.items():
             own[key].copy_(value)
     return covered
+
+
+def load_delta(network: nn.Module, tensors: dict[str, Tensor], where: str) -> None:
+    """Copy what was trained into a network that was built by the same recipe and holds the same base.
+
+    Raises:
+        SpansegError: the tensors are not exactly those that this network trains.
+    """
+    trained = {name: parameter for name, parameter in network.named_parameters() if parameter.requires_grad}
+    wrong = [name for name in tensors if name not in trained or trained[name].shape != tensors[name].shape]
+    missing = [name for name in trained if name not in tensors]
+    if wrong or missing:
+        named = ", ".join((wrong + missing)[:4])
+        raise SpansegError(
+            f"{where}: this is the checkpoint of another recipe: {len(wrong)} tensors do not fit and {len(missing)} are "
+            f"missing ({named}); use the recipe.toml that lies beside it."
+        )
+    with torch.no_grad():
+        for name, parameter in trained.items():
+            parameter.copy_(tensors[name])
 
 
 def save_state(folder: Path, step: int, groups: dict[str, dict[str, Tensor]]) -> None:

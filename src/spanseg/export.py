@@ -76,10 +76,9 @@ def export(run: Path, folder: Path, description: Description, canvases: list[np.
     Raises:
         SpansegError: the checkpoint does not fit its recipe, or the exported network disagrees with PyTorch.
     """
-    recipe = recipes.load(str(run / "recipe.toml"))
-    network = model.build(recipe).eval()
-    weights = {key: value.half() for key, value in checkpoint.load_tensors(run / checkpoint.DELTA).items()}
-    checkpoint.load_into(network, {key: value.float() for key, value in weights.items()}, str(run))
+    recipe, network = checkpoint.restore(run)
+    weights = {key: _stored(value) for key, value in network.eval().state_dict().items()}
+    network.load_state_dict(weights)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".export-") as scratch:
         draft = Path(scratch)
@@ -95,6 +94,11 @@ def export(run: Path, folder: Path, description: Description, canvases: list[np.
         files.write_text(draft / "model.toml", recipes.dumps(table))
         _publish(draft, folder)
     return measured | {"parameters": float(sum(p.numel() for p in network.parameters()))}
+
+
+def _stored(value: Tensor) -> Tensor:
+    """A tensor as it is stored: floating point numbers in half precision."""
+    return value.half() if value.is_floating_point() else value
 
 
 def _publish(draft: Path, folder: Path) -> None:

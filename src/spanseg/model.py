@@ -1,13 +1,53 @@
-"""A model is built from a recipe: a backbone on a canvas, for the classes of a protocol."""
+"""A model is built from a recipe: a backbone on a canvas, for the classes of a protocol, and what it is told."""
 
+import inspect
+from contextlib import ExitStack
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
-from spanseg import parts
+from spanseg import meeting, parts
 from spanseg.deform import Canvas
 from spanseg.errors import SpansegError
+from spanseg.interfaces import Told
 from spanseg.labels import Protocol, load_protocol
+
+MEETINGS = ("gated", "prepend")
+"""How tokens meet a stage of attention; on a stage of convolutions they meet in a two-way block."""
+
+
+class Prompted(nn.Module):
+    """A backbone that is told something beside the image.
+
+    Args:
+        backbone: the network; its modules keep their names and weights.
+        tokens: what it is told, as tokens for each point.
+        meetings: where tokens meet features, by point.
+    """
+
+    def __init__(self, backbone: nn.Module, tokens: nn.Module, meetings: dict[str, meeting.Meeting]) -> None:
+        super().__init__()
+        self.backbone, self.tokens = backbone, tokens
+        self.meetings = nn.ModuleDict({_key(point): place for point, place in meetings.items()})
+
+    @property
+    def stride(self) -> int:
+        """The image's edge lengths must be multiples of this many voxels."""
+        return int(self.backbone.stride)  # type: ignore[arg-type]
+
+    def forward(self, image: Tensor, told: Told | None = None, **options: Any) -> Tensor:
+        """Compute logits; told nothing, this is the backbone alone.
+
+        Args:
+            image: (batch, channel, i, j, k).
+            told: one row a subject; ``None`` for nothing.
+            options: passed to the backbone.
+        """
+        with ExitStack() as stack:
+            for point, tokens in ({} if told is None else self.tokens(told)).items():
+                stack.enter_context(self.meetings[_key(point)].feeding(tokens))  # type: ignore[operator]
+            logits: Tensor = self.backbone(image, **options)
+        return logits
 
 
 def canvas_of(recipe: dict[str, Any]) -> Canvas:
@@ -29,19 +69,90 @@ def protocol_of(recipe: dict[str, Any]) -> Protocol:
 
 
 def build(recipe: dict[str, Any]) -> nn.Module:
-    """Build the network of a recipe and let its adaptation decide what may change.
+    """Build the model of a recipe: :func:`backbone`, then :func:`equip`."""
+    return equip(backbone(recipe), recipe)
+
+
+def backbone(recipe: dict[str, Any]) -> nn.Module:
+    """Build the stock network of a recipe, told nothing, everything trainable.
 
     Raises:
         SpansegError: an unknown part or option, or a canvas that does not fit the network's stride.
     """
     options = dict(recipe["backbone"])
-    name = options.pop("name")
-    network = parts.build("nets", name, options, in_channels=1, out_channels=len(protocol_of(recipe)))
-    canvas = canvas_of(recipe)
-    if any(n % network.stride for n in canvas.shape):
+    name, canvas = options.pop("name"), canvas_of(recipe)
+    given: dict[str, Any] = {"in_channels": 1, "out_channels": len(protocol_of(recipe))}
+    if "image_shape" in inspect.signature(parts.find("nets", name)).parameters:
+        given["image_shape"] = canvas.shape
+    network: nn.Module = parts.build("nets", name, options, **given)
+    stride = int(network.stride)  # type: ignore[arg-type]
+    if any(n % stride for n in canvas.shape):
         raise SpansegError(
-            f"canvas {canvas.shape} does not fit nets.{name}: each edge must be a multiple of {network.stride} voxels."
+            f"canvas {canvas.shape} does not fit nets.{name}: each edge must be a multiple of {stride} voxels."
         )
-    adaptation = dict(recipe.get("adapt", {"name": "full"}))
-    parts.build("adapt", adaptation.pop("name"), adaptation).apply(network)
     return network
+
+
+def equip(network: nn.Module, recipe: dict[str, Any]) -> nn.Module:
+    """Give a backbone its tokens, and let the recipe's adaptation decide what may change.
+
+    Raises:
+        SpansegError: the backbone does not support this token source with this adaptation, or has no such stage.
+    """
+    adaptation = dict(recipe.get("adapt", {"name": "full"}))
+    change = adaptation.pop("name")
+    told = recipe.get("tokens", {}).get("name", "none")
+    pairs: dict[str, tuple[str, ...]] = network.pairs  # type: ignore[assignment]
+    if change not in pairs.get(told, ()):
+        possible = "; ".join(f"{name}: {', '.join(known)}" for name, known in pairs.items())
+        raise SpansegError(
+            f"nets.{recipe['backbone']['name']} does not support tokens '{told}' with adapt '{change}'; it supports "
+            f"({possible})."
+        )
+    model = _told(network, dict(recipe["tokens"])) if "tokens" in recipe else network
+    parts.build("adapt", change, adaptation).apply(model)
+    return model
+
+
+def _told(network: Any, section: dict[str, Any]) -> Prompted:
+    """Attach meetings to the stages that a recipe names, and build the tokens for them."""
+    name, stages = section.pop("name"), section.pop("stages", None)
+    depth, meet = section.pop("depth", "deep"), section.pop("meet", "gated")
+    if depth not in ("deep", "shallow") or meet not in MEETINGS:
+        raise SpansegError(
+            f"[tokens] takes depth = deep or shallow and meet = {' or '.join(MEETINGS)}, not '{depth}' and '{meet}'."
+        )
+    named = list(network.stages) if stages is None else list(stages)
+    missing = [stage for stage in named if stage not in network.stages]
+    if missing or not named:
+        raise SpansegError(f"[tokens] names no stage of the backbone: {missing}; it has {', '.join(network.stages)}.")
+    if depth == "shallow":
+        places = _first(network, named[0], meet)
+    else:
+        places = {point: place for stage in named for point, place in _every(network, stage, meet).items()}
+    channels = {point: network.stages[point.partition(".")[0]] for point in places}
+    return Prompted(network, parts.build("tokens", name, section, points=channels), places)
+
+
+def _every(network: Any, stage: str, meet: str) -> dict[str, meeting.Meeting]:
+    """A meeting at each attention block of a stage, or at the end of a stage of convolutions."""
+    blocks = network.attention_blocks(stage)
+    if not blocks:
+        return {stage: meeting.TwoWay(network.stage_module(stage), network.stages[stage])}
+    kind = meeting.Gated if meet == "gated" else meeting.Prepended
+    return {f"{stage}.{number}": kind(block) for number, block in enumerate(blocks)}
+
+
+def _first(network: Any, stage: str, meet: str) -> dict[str, meeting.Meeting]:
+    """The first point of a stage alone; in a plain transformer the tokens then stay in its sequence."""
+    transformer = getattr(network, "sequence", None)
+    if transformer is not None and meet == "prepend":
+        return {f"{stage}.0": meeting.InSequence(transformer)}
+    places = _every(network, stage, meet)
+    point = next(iter(places))
+    return {point: places[point]}
+
+
+def _key(point: str) -> str:
+    """Name of a point as a module's name, which must not hold a dot."""
+    return point.replace(".", "_")

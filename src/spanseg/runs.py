@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Callable
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +21,6 @@ from spanseg.train import Trainer, TrainOptions, validation_score
 
 PLAIN = {"t1": 1.0, "t2": 0.0, "flair": 0.0, "random": 0.0, "infant": 0.0, "thick": 0.0, "cut": 0.0, "sloppy": 0.0}
 """What the left-out maps are drawn with: T1-like contrast, no thick slices, nothing cut off."""
-
-_WEIGHTS = (checkpoint.DELTA, "weights.safetensors")
 
 
 def options_from(kind: type[Any], table: dict[str, Any], where: str) -> Any:
@@ -93,10 +90,10 @@ def prepare(
     start, minimum = section.pop("start", ""), float(section.pop("start_minimum", 1.0))
     options = options_from(TrainOptions, section, "train")
     torch.manual_seed(options.seed)
-    network = model.build(recipe).to(device)
+    network = model.backbone(recipe)
     if start:
-        weights = weights_of(start)
-        checkpoint.load_into(network, checkpoint.load_tensors(weights), str(weights), minimum)
+        checkpoint.load_backbone(network, checkpoint.weights_of(start), minimum)
+    network = model.equip(network, recipe).to(device)
     objective = dict(recipe["objective"])
     reward = parts.build("objectives", objective.pop("name"), objective)
     source, looked_at = sources(recipe, maps, device)
@@ -124,20 +121,6 @@ def sources(recipe: dict[str, Any], maps: list[PackedMap], device: str) -> tuple
     if not left_out:
         return source, None
     return source, Generator(left_out, table, canvas, dataclasses.replace(options, **PLAIN), device)
-
-
-def weights_of(start: str) -> Path:
-    """Find the weights that a run, a model folder or the name of a shipped model stands for.
-
-    Raises:
-        SpansegError: none of these holds weights.
-    """
-    shipped = Path(str(resources.files("spanseg"))) / "models" / start
-    candidates = [Path(start), *(base / name for base in (Path(start), shipped) for name in _WEIGHTS)]
-    for candidate in candidates:
-        if candidate.is_file():
-            return candidate
-    raise SpansegError(f"{start}: expected a run or model folder with {' or '.join(_WEIGHTS)}, found none.")
 
 
 def finish(trainer: Trainer, recipe: dict[str, Any], looked_at: Source | None = None) -> Path:

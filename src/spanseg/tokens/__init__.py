@@ -1,0 +1,1 @@
+"""Token sources: what a network is told beside the image."""

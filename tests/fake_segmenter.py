@@ -13,6 +13,7 @@ import signal
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import nibabel
@@ -29,6 +30,7 @@ class FakePredictor:
 
     def __init__(self, options: Any) -> None:
         self.options = options
+        self.folder = SimpleNamespace(told=[])
         self.identity = {
             "model": options.model,
             "model_version": "1",
@@ -48,7 +50,7 @@ def segment_scan(scan: Any, predictor: FakePredictor, options: Any) -> Segmentat
     labels = np.where(scan.volume.data > scan.volume.data.mean(), 2, 0).astype(np.int32)
     inside = (labels > 0).astype(np.uint8)
     mm3 = float(inside.sum()) * scan.volume.voxel_volume_mm3
-    volumes = [StructureVolume(2, "Left-Cerebral-White-Matter", mm3 + 0.25, mm3), StructureVolume(0, "WM", mm3, mm3)]
+    volumes = [StructureVolume(2, "Left-Cerebral-White-Matter", mm3 + 0.25, mm3), StructureVolume(0, "Total-WM", mm3, mm3)]
     volumes.append(StructureVolume(0, "IntraCranialVol", None, None, "the scan is skull-stripped"))
     if options.lesion_mask:
         volumes.append(StructureVolume(25, "Lesion", 1.0, 1.0))

@@ -57,7 +57,7 @@ def result_of(labels: Volume, **changes: Any) -> Segmentation:
         for row in protocol.structures[1:]
         for mm3 in [ADULT_MM3.get(row.id) or ADULT_MM3[row.mirror]]
     ]
-    rows += [StructureVolume(0, name, 5e5, 5e5) for name in protocol.tissues]
+    rows += [StructureVolume(0, f"Total-{name}", 5e5, 5e5) for name in protocol.tissues]
     rows.append(StructureVolume(0, "IntraCranialVol", 1.5e6, 1.5e6))
     result = Segmentation(
         labels=labels,

@@ -9,10 +9,12 @@ import sys
 import time
 from pathlib import Path
 
+import nibabel
 import pytest
 
 import fake_segmenter
 import spanseg
+from fake_segmenter import FakePredictor
 from spanseg import batch, report, segmenter
 from spanseg.cli.main import COMMANDS, main
 from spanseg.cli.segment import bytes_from_text
@@ -110,6 +112,28 @@ def test_a_folder_is_listed_segmented_and_tabled(tmp_path: Path, capsys: pytest.
     assert "2 done, 0 finished before, 0 failed" in out
     assert (tmp_path / "out" / "volumes.tsv").is_file()
     assert {"a_probseg.nii.gz", "a_desc-brain.nii.gz"} <= {path.name for path in (tmp_path / "out").iterdir()}
+
+
+def test_options_reach_the_segmenter_under_their_own_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[segmenter.SegmentOptions] = []
+    monkeypatch.setattr(segmenter, "load_model", lambda options: seen.append(options) or FakePredictor(options))
+    fake_segmenter.write_scan(tmp_path / "a.nii.gz")
+    fake_segmenter.write_scan(tmp_path / "lesion.nii.gz")
+    words = "--probabilities --lesion-mask lesion.nii.gz --threads 3 --max-memory 4G --precision f32 --trust sform"
+    assert exit_code("segment", "a.nii.gz", "--age", 34, *words.split()) == 0
+    (options,) = seen
+    assert (options.probabilities, options.threads, options.max_memory_bytes) == (True, 3, 4 * 2**30)
+    assert (options.lesion_mask, options.trust, options.precision) == (Path("lesion.nii.gz"), "sform", "f32")
+    assert (options.facts.age_years, options.device, options.model) == (34.0, "cpu", "default")
+
+
+def test_what_was_guessed_or_repaired_is_said_on_the_terminal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scan = nibabel.load(fake_segmenter.write_scan(tmp_path / "a.nii.gz"))
+    nibabel.save(nibabel.Nifti1Image(scan.get_fdata()[..., None], scan.affine), tmp_path / "a.nii.gz")
+    assert exit_code("segment", "a.nii.gz") == 0
+    assert "a: note: An image of 4 dimensions with one frame" in capsys.readouterr().err
 
 
 def test_exit_codes_tell_some_from_all(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

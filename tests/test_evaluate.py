@@ -181,6 +181,19 @@ def test_the_command_prints_and_writes(
     assert (tmp_path / "out" / "evaluation.json").is_file()
 
 
+def test_tables_are_there_though_nobody_reads_what_is_printed(
+    folders: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def closed(*words: object, **options: object) -> None:
+        if "file" not in options:
+            raise BrokenPipeError
+
+    monkeypatch.setattr("builtins.print", closed)
+    with pytest.raises(SystemExit):
+        main(["evaluate", *map(str, folders), "--labels", "aseg", "-o", str(tmp_path / "out")])
+    assert (tmp_path / "out" / "evaluation.json").is_file()
+
+
 def test_the_command_refuses_in_one_sentence(
     folders: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

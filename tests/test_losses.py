@@ -1,11 +1,17 @@
-"""The quick loss against its formula written out with one-hot arrays."""
+"""The quick losses against their formulas written out, and against MONAI where it computes the same."""
+
+import math
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor
 
+from spanseg.errors import SpansegError
+from spanseg.interfaces import Batch
 from spanseg.labels import UNKNOWN
-from spanseg.losses import dice_and_cross_entropy
+from spanseg.losses import PRESETS, FocalPreset, dice_and_cross_entropy, dice_focal, merged, soft_dice
+from spanseg.objectives.supervised import Supervised
 
 
 def written_out(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
@@ -63,3 +69,203 @@ def test_rare_classes_weigh_as_the_root_of_their_size() -> None:
     missed, right = torch.nn.functional.softplus(torch.tensor([3.0, -3.0]))
     expected = (1.0 * missed + 99 / 99**0.5 * right) / (1 + 99**0.5)
     assert float(entropy) == pytest.approx(float(expected), abs=1e-5)
+
+
+def test_a_scan_without_any_structure_costs_no_dice() -> None:
+    logits = torch.randn(1, 3, 4, 4, 4, requires_grad=True)
+    dice, entropy = dice_and_cross_entropy(logits, torch.zeros(1, 4, 4, 4, dtype=torch.int64))
+    (dice + entropy).backward()
+    assert dice == 0 and logits.grad is not None and logits.grad.isfinite().all()
+
+
+# Truth that leaves classes out -------------------------------------------------------------------------------------
+
+
+def case(classes: int = 5, missing: tuple[int, ...] = (2, 4)) -> tuple[Tensor, Tensor]:
+    """Two subjects with all classes, and unknown voxels; the second one's truth says 0 for ``missing``."""
+    torch.manual_seed(1)
+    target = torch.randint(0, classes, (2, 4, 5, 6))
+    target[1][torch.isin(target[1], torch.tensor(missing))] = 0
+    target[torch.rand(target.shape) < 0.2] = UNKNOWN
+    return 2 * torch.randn(2, classes, 4, 5, 6), target
+
+
+def test_merging_sums_probabilities_where_the_truth_is_background() -> None:
+    logits, target = case()
+    before = torch.softmax(logits, 1)
+    after = torch.softmax(merged(logits, target, ((), (2, 4))), 1)
+    torch.testing.assert_close(after[0], before[0])
+    is_background = target[1] == 0
+    expected = before[1].clone()
+    expected[0] = torch.where(is_background, before[1, [0, 2, 4]].sum(0), before[1, 0])
+    expected[2:5:2] = torch.where(is_background, 0.0, before[1, 2:5:2])
+    torch.testing.assert_close(after[1], expected)
+
+
+def test_with_every_class_labelled_the_logits_are_untouched() -> None:
+    logits, target = case()
+    assert merged(logits, target, ()) is logits
+    assert merged(logits, target, ((), ())) is logits
+
+
+LOSSES = {
+    "dice_ce": lambda logits, target, left_out: sum(dice_and_cross_entropy(logits, target, 0.5, left_out)),
+    "dice": soft_dice,
+    **{name: lambda x, y, z, p=preset: sum(dice_focal(x, y, p, z)) for name, preset in PRESETS.items()},
+}
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_background_and_an_unlabelled_class_are_one_where_the_truth_is_background(name: str) -> None:
+    """Moving mass between them changes nothing; for classes that the truth has, it does."""
+    logits, target = case()
+    logits, target = logits[1:], target[1:]
+    p = torch.softmax(logits, 1)
+    swapped = p.clone()
+    swapped[:, 0], swapped[:, 2] = 0.25 * (p[:, 0] + p[:, 2]), 0.75 * (p[:, 0] + p[:, 2])
+    moved = torch.where((target == 0)[:, None], swapped, p).log()
+    loss = LOSSES[name]
+    known = p.log()
+    assert float(loss(moved, target, ((2, 4),))) == pytest.approx(float(loss(known, target, ((2, 4),))), rel=1e-4)
+    assert float(loss(moved, target, ())) != pytest.approx(float(loss(known, target, ())), rel=1e-3)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_unknown_voxels_and_unlabelled_classes_get_no_gradient(name: str) -> None:
+    logits, target = case()
+    logits.requires_grad_()
+    LOSSES[name](logits, target, ((), (2, 4))).backward()
+    assert logits.grad is not None and logits.grad.isfinite().all()
+    unknown = (target == UNKNOWN)[:, None].expand_as(logits)
+    assert logits.grad[unknown].abs().max() == 0
+    where = target[1] == 0  # a push between background and class 2 would have opposite signs
+    assert (logits.grad[1, 0][where] * logits.grad[1, 2][where] >= -1e-12).all()
+
+
+def test_a_scheme_may_label_a_part_of_a_class() -> None:
+    """Ventricles are labelled CSF, sulci are not: the ventricles still teach."""
+    logits = torch.zeros(1, 2, 1, 1, 2, requires_grad=True)
+    target = torch.tensor([[[[0, 1]]]])
+    sum(dice_and_cross_entropy(logits, target, 0.5, ((1,),))).backward()
+    assert logits.grad is not None
+    assert logits.grad[0, :, 0, 0, 0].abs().max() == pytest.approx(0, abs=1e-7)
+    assert logits.grad[0, 1, 0, 0, 1] < 0 < logits.grad[0, 0, 0, 0, 1]
+
+
+# Dice and focal loss -----------------------------------------------------------------------------------------------
+
+
+def test_the_presets_are_those_of_the_specification() -> None:
+    assert {name: (p.alpha, p.gamma, p.activation) for name, p in PRESETS.items()} == {
+        "paper": (100.0, 0.2, "softmax"),
+        "authors_code": (100.0, 2.0, "sigmoid"),
+        "default": (1.0, 2.0, "softmax"),
+    }
+
+
+@pytest.mark.parametrize("name", ["paper", "default"])
+def test_the_softmax_focal_loss_agrees_with_the_equation(name: str) -> None:
+    logits, target = case()
+    preset = PRESETS[name]
+    p = torch.softmax(logits.double(), 1)
+    total, voxels = 0.0, 0
+    for place in torch.argwhere(target != UNKNOWN):
+        b, i, j, k = place.tolist()
+        p_t = float(p[b, target[b, i, j, k], i, j, k])
+        total -= preset.alpha * (1 - p_t) ** preset.gamma * math.log(p_t)
+        voxels += 1
+    dice, focal = dice_focal(logits, target, preset)
+    assert float(focal) == pytest.approx(total / voxels, rel=1e-4)
+    assert float(dice) == pytest.approx(float(written_out(logits, target)[0]), abs=1e-5)
+
+
+def test_the_authors_loss_agrees_with_monai() -> None:
+    losses = pytest.importorskip("monai.losses", reason="needs MONAI")
+    logits, target = case()
+    target = target.clamp(min=0)
+    truth = torch.nn.functional.one_hot(target, 5).movedim(-1, 1).float()
+    dice, focal = dice_focal(logits, target, PRESETS["authors_code"])
+    assert float(dice) == pytest.approx(float(losses.DiceLoss(sigmoid=True)(logits, truth)), abs=1e-6)
+    assert float(focal) == pytest.approx(100 * float(losses.FocalLoss(gamma=2.0)(logits, truth)), rel=1e-5)
+
+
+def test_the_softmax_focal_loss_agrees_with_monai() -> None:
+    losses = pytest.importorskip("monai.losses", reason="needs MONAI")
+    logits, target = case()
+    target = target.clamp(min=0)
+    truth = torch.nn.functional.one_hot(target, 5).movedim(-1, 1).float()
+    ours = dice_focal(logits, target, FocalPreset(1.0, 2.0, "softmax", "channels"))[1]
+    theirs = losses.FocalLoss(gamma=2.0, use_softmax=True, reduction="mean")(logits, truth)
+    assert float(ours) == pytest.approx(float(theirs), rel=1e-4)
+
+
+def test_an_unlabelled_class_is_no_class_of_the_authors_dice() -> None:
+    logits, target = case(missing=(4,))
+    target[target == 4] = 0
+    only = dice_focal(logits[:, :4], target, PRESETS["authors_code"])[0]
+    without = logits.clone()
+    without[:, 4] = -50.0  # nobody finds it
+    assert float(dice_focal(without, target, PRESETS["authors_code"], ((4,), (4,)))[0]) == pytest.approx(float(only))
+
+
+# The objective -----------------------------------------------------------------------------------------------------
+
+
+class _Fixed(torch.nn.Module):
+    def __init__(self, logits: Tensor) -> None:
+        super().__init__()
+        self.logits = logits
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.logits
+
+
+def test_the_objective_offers_the_losses_by_name() -> None:
+    logits, target = case()
+    batch = Batch(torch.zeros(2, 1, 4, 5, 6), target, 0)
+    model = _Fixed(logits)
+    found = Supervised(phases=0)(model, batch)
+    dice, entropy = dice_and_cross_entropy(logits, target)
+    assert found == {"dice": dice, "cross_entropy": entropy}
+    assert Supervised(phases=0, loss="dice")(model, batch) == {"dice": dice}
+    focal = Supervised(phases=0, loss="dice_focal", preset="paper", gamma=2.0)(model, batch)["focal"]
+    assert focal == dice_focal(logits, target, replace(PRESETS["paper"], gamma=2.0))[1]
+
+
+def test_the_objective_merges_what_a_subject_does_not_label() -> None:
+    logits, target = case()
+    whole = Batch(torch.zeros(2, 1, 4, 5, 6), target, 0)
+    some = replace(whole, unlabelled=((), (2, 4)))
+    found = Supervised(phases=0)(_Fixed(logits), some)
+    assert (found["dice"], found["cross_entropy"]) == dice_and_cross_entropy(logits, target, 0.5, ((), (2, 4)))
+    assert found["dice"] != Supervised(phases=0)(_Fixed(logits), whole)["dice"]
+
+
+def test_phases_keep_subjects_and_their_unlabelled_classes_together() -> None:
+    torch.manual_seed(0)
+    target = torch.randint(0, 3, (2, 4, 4, 4))
+    target[1][target[1] == 2] = 0
+    logits = torch.randn(2, 3, 4, 4, 4)
+
+    class _Phases(torch.nn.Module):
+        def forward(self, image: Tensor, phases: list[int]) -> Tensor:
+            return torch.cat([logits[:, :, p // 4 :: 2, p // 2 % 2 :: 2, p % 2 :: 2] for p in phases])
+
+    batch = Batch(torch.zeros(2, 1, 4, 4, 4), target, 0, unlabelled=((), (2,)))
+    by_phases = Supervised(phases=8)(_Phases(), batch)
+    at_once = Supervised(phases=0)(_Fixed(logits), batch)
+    for name, value in at_once.items():
+        assert float(by_phases[name]) == pytest.approx(float(value), abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"loss": "dize"}, "dice_focal"),
+        ({"loss": "dice_focal", "preset": "mine"}, "authors_code"),
+        ({"gamma": 2.0}, "belong to loss"),
+    ],
+)
+def test_unknown_losses_and_misplaced_options_are_refused(options: dict[str, object], words: str) -> None:
+    with pytest.raises(SpansegError, match=words):
+        Supervised(**options)

@@ -22,7 +22,7 @@ def test_structures(name, plain, sided):
 
 
 def test_the_sum_of_all_csf_is_not_the_structure():
-    assert row_name(StructureVolume(0, "CSF", 1.0, 1.0)) != row_name(StructureVolume(24, "CSF", 1.0, 1.0))
+    assert row_name(StructureVolume(0, "Total-CSF", 1.0, 1.0)) != row_name(StructureVolume(24, "CSF", 1.0, 1.0))
 
 
 def test_names_stay_apart_in_the_protocol():

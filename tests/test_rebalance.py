@@ -3,6 +3,7 @@
 import torch
 from torch import nn
 
+from spanseg.interfaces import Sample
 from spanseg.rebalance import BIAS, rebalanced
 
 
@@ -25,7 +26,7 @@ class _Source:
         u = torch.rand((1, 20, 20, 20), generator=generator)
         target = (u > 0.9).long() + (u > 0.99).long()
         image = target + 0.5 * torch.randn(target.shape, generator=generator)
-        return image[None], target
+        return Sample(image[None], target)
 
 
 def test_too_large_rare_classes_are_made_smaller():
@@ -39,7 +40,7 @@ def test_too_large_rare_classes_are_made_smaller():
     moved = adjusted[BIAS] - weights[BIAS]
     assert moved[0] == 0
     assert moved[2] < moved[1] < 0
-    image, target = _Source().draw(5, 0)
+    image, target, *_ = _Source().draw(5, 0)
     for values, sign in ((weights, 1), (adjusted, 0)):
         logits = nn.functional.conv3d(image, values["classify.weight"], values[BIAS])
         excess = (logits.argmax(1) > 0).sum() / (target > 0).sum()

@@ -102,8 +102,8 @@ def test_real_scans_are_mixed_in(maps, tmp_path):
     recipe = tiny.recipe()
     recipe["real"] = {"data": str(tmp_path), "truth": str(truth.parent), "labels": "synthseg", "share": 1.0}
     source, _ = runs.sources(recipe, maps, "cpu")
-    image, target = source.draw(0, 0)
-    again, _ = source.draw(0, 0)
+    image, target, *_ = source.draw(0, 0)
+    again, _, *_ = source.draw(0, 0)
     assert torch.equal(image, again)
     assert image.shape == (1, 1, 32, 32, 32)
     assert {0, 1, 2} <= set(target.unique().tolist())

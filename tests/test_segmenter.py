@@ -16,6 +16,7 @@ from spanseg.errors import SpansegError
 from spanseg.facts import Facts
 from spanseg.images import scan_of, write_labels
 from spanseg.labels import load_protocol
+from spanseg.runtime import peak_bytes
 from spanseg.segmenter import SegmentOptions, load_model, segment_scan
 from spanseg.volume import Volume, canonical, closest_orientation
 
@@ -69,12 +70,12 @@ def test_every_structure_is_found_and_left_is_left(result):
 def test_volumes_of_the_template_are_those_of_an_adult(result):
     _, segmentation = result
     volumes = {row.name: row for row in segmentation.volumes}
-    whole = sum(volumes[tissue].mm3 for tissue in ("GM", "WM"))
+    whole = sum(volumes[tissue].mm3 for tissue in ("Total-GM", "Total-WM"))
     assert 1.1e6 < whole < 2.2e6  # the MNI152 template is larger than most brains
     assert volumes["IntraCranialVol"].mm3 is None
     assert "skull-stripped" in volumes["IntraCranialVol"].note
     for row in segmentation.volumes:
-        if row.mm3_labels and row.mm3_labels > 3000 and row.name != "CSF":  # thin in a stripped template
+        if row.mm3_labels and row.mm3_labels > 3000 and not row.name.endswith("CSF"):  # thin in a stripped template
             assert row.mm3 == pytest.approx(row.mm3_labels, rel=0.25), row.name
 
 
@@ -178,6 +179,18 @@ def test_too_little_memory_is_refused_before_loading():
         load_model(SegmentOptions(max_memory_bytes=10 * 2**20))
 
 
+def test_memory_for_the_scan_itself_counts_too(predictor, result):
+    scan, _ = result
+    just_the_canvas = SegmentOptions(max_memory_bytes=peak_bytes(predictor.folder) + 2**20)
+    with pytest.raises(SpansegError, match="a scan of 99 × 117 × 95 voxels needs"):
+        segment_scan(scan, predictor, just_the_canvas)
+
+
+def test_every_volume_has_a_name_of_its_own(result):
+    names = [row.name for row in result[1].volumes]  # a table with one column a name holds them all
+    assert len(names) == len(set(names))
+
+
 def test_unknown_model_and_device_are_refused():
     with pytest.raises(SpansegError, match=r"model\.toml"):
         load_model(SegmentOptions(model="nowhere"))
@@ -185,14 +198,22 @@ def test_unknown_model_and_device_are_refused():
         load_model(SegmentOptions(device="tpu"))
 
 
-_SCRIPT = "import sys, spanseg; spanseg.segment(sys.argv[1]); assert 'torch' not in sys.modules"
+_SCRIPT = """
+import sys
+from spanseg.cli.main import main
+try:
+    main(["segment", sys.argv[1], "-o", sys.argv[2], "--brain", "--threads", "1"])
+except SystemExit as stop:
+    assert not {"torch", "openvino_telemetry.main", "matplotlib"} & set(sys.modules)
+    sys.exit(stop.code)
+"""
 
 
-def test_segmenting_needs_no_torch_no_network_and_writes_no_file(template, tmp_path):
-    home = tmp_path / "home"
+def test_segmenting_needs_no_torch_no_network_and_writes_only_to_its_folder(template, tmp_path):
+    home, out = tmp_path / "home", tmp_path / "out"
     home.mkdir()
     environment = {**os.environ, "HOME": str(home), "TMPDIR": str(home), "XDG_CACHE_HOME": str(home)}
-    command = [sys.executable, "-c", _SCRIPT, str(template)]
+    command = [sys.executable, "-c", _SCRIPT, str(template), str(out)]
     if not shutil.which("strace"):
         subprocess.run(command, check=True, env=environment)
         assert list(home.rglob("*")) == []
@@ -208,7 +229,8 @@ def test_segmenting_needs_no_torch_no_network_and_writes_no_file(template, tmp_p
     written = [
         line for line in lines if "openat(" in line and ("O_WRONLY" in line or "O_RDWR" in line or "O_CREAT" in line)
     ]
-    allowed = ("/dev/", "/proc/", "__pycache__")
+    assert any(str(out) in line for line in written)
+    allowed = ("/dev/", "/proc/", "__pycache__", str(out))
     assert [line for line in written if not any(part in line for part in allowed) and " = -1 " not in line] == []
 
 

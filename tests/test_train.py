@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
+from spanseg.interfaces import Sample
 from spanseg.nets.res_unet import ResUNet
 from spanseg.objectives.supervised import Supervised
 from spanseg.train import Trainer, TrainOptions, dice_per_class, rate
@@ -21,13 +21,13 @@ class Cubes:
     def __init__(self, always_first: bool = False) -> None:
         self.always_first = always_first
 
-    def draw(self, seed: int, index: int) -> tuple[Tensor, Tensor]:
+    def draw(self, seed: int, index: int) -> Sample:
         rng = np.random.default_rng([seed, 0 if self.always_first else index])
         target = np.zeros((1, 8, 8, 8), dtype=np.int64)
         a, b, c = rng.integers(0, 4, 3)
         target[0, a : a + 4, b : b + 4, c : c + 4] = 1
         image = target[:, None] + rng.normal(0, 0.1, (1, 1, 8, 8, 8))
-        return torch.from_numpy(image.astype(np.float32)), torch.from_numpy(target)
+        return Sample(torch.from_numpy(image.astype(np.float32)), torch.from_numpy(target))
 
 
 def trainer(

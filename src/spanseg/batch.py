@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,6 +25,8 @@ from spanseg.outputs import write_result
 from spanseg.sidecar import OutputOptions
 
 if TYPE_CHECKING:
+    from spanseg.facts import Facts
+    from spanseg.result import Segmentation
     from spanseg.segmenter import Predictor, SegmentOptions
 
 POLL_S = 0.5
@@ -40,6 +42,7 @@ class Outcome:
         messages: warnings of a scan that was done, or the reason why it failed.
         seconds: time it took.
         error: what was raised, for a failed scan.
+        notes: what was guessed, repaired or left out in a scan that was done.
     """
 
     job: Job
@@ -47,6 +50,7 @@ class Outcome:
     messages: tuple[str, ...] = ()
     seconds: float = 0.0
     error: Exception | None = None
+    notes: tuple[str, ...] = ()
 
 
 class Batch:
@@ -57,15 +61,22 @@ class Batch:
         options: how they are segmented.
         outputs: which files are written.
         overwrite: do finished scans again.
+        facts: what is known about the person of each scan, by its path; the options' facts for scans not in it.
 
     Raises:
         SpansegError: the model cannot be loaded, or the lesion mask cannot be read.
     """
 
     def __init__(
-        self, jobs: Sequence[Job], options: SegmentOptions, outputs: OutputOptions, overwrite: bool = False
+        self,
+        jobs: Sequence[Job],
+        options: SegmentOptions,
+        outputs: OutputOptions,
+        overwrite: bool = False,
+        facts: Mapping[Path, Facts] | None = None,
     ) -> None:
         self.jobs, self.options, self.outputs, self.overwrite = list(jobs), options, outputs, overwrite
+        self.facts = facts or {}
         self.predictor: Predictor = segmenter.load_model(options)
         self.settings = sidecar.settings_of(self.predictor.identity, options, outputs)
 
@@ -112,15 +123,18 @@ class Batch:
                     return None
                 if not again and self._is_finished(job):
                     return Outcome(job, "skipped")
-                warnings = self._do(job)
+                result = self._do(job)
         except Exception as error:
             return Outcome(job, "failed", (_reason(job, error),), time.perf_counter() - started, error)
-        return Outcome(job, "done", warnings, time.perf_counter() - started)
+        seconds = time.perf_counter() - started
+        return Outcome(job, "done", result.warnings, seconds, notes=result.notes)
 
     def _is_finished(self, job: Job) -> bool:
         """Whether a scan's sidecar is there and agrees, and so are the files that it lists."""
         record = sidecar.read_if_any(job.sidecar)
-        if record is None or record["settings_sha256"] != sidecar.settings_sha256(self.settings):
+        if record is None or record["settings_sha256"] != sidecar.settings_sha256(self._settings_of(job)):
+            return False
+        if self._tells_what_is_not_stored(job):
             return False
         try:
             if not all((job.folder / name).is_file() for name in record["outputs"]):
@@ -129,22 +143,36 @@ class Batch:
         except (SpansegError, OSError):
             return False
 
-    def _do(self, job: Job) -> tuple[str, ...]:
-        """Segment one scan, write its files, and return its warnings."""
+    def _options_of(self, job: Job) -> SegmentOptions:
+        """The options with the facts about the person of this scan."""
+        return replace(self.options, facts=self.facts.get(job.path, self.options.facts))
+
+    def _settings_of(self, job: Job) -> dict[str, Any]:
+        facts = self._options_of(job).facts
+        return self.settings | {"facts": sidecar.facts_record(facts, self.outputs.store_facts)}
+
+    def _tells_what_is_not_stored(self, job: Job) -> bool:
+        """Whether facts decide the labels that the sidecar does not hold: two ages of a decade look the same in it."""
+        options = self._options_of(job)
+        is_told = bool(self.predictor.folder.told) and options.facts_policy == "given"
+        return is_told and bool(options.facts.known) and not self.outputs.store_facts
+
+    def _do(self, job: Job) -> Segmentation:
+        """Segment one scan, write its files, and return the result."""
         clock = [time.perf_counter()]
         scan = read_scan(job.path, self.options.trust, self.options.max_memory_bytes)
         clock.append(time.perf_counter())
-        result = segmenter.segment_scan(scan, self.predictor, self.options)
+        result = segmenter.segment_scan(scan, self.predictor, self._options_of(job))
         clock.append(time.perf_counter())
         result = with_flags(scan, result)
         with _staging(job.folder) as temporary:
             written = write_result(temporary, job.stem, scan, result, self.outputs)
             seconds = {"read": clock[1] - clock[0], "write": time.perf_counter() - clock[2]}
             timed = replace(result, details=_with_timings(result.details, seconds))
-            record = sidecar.build(scan, timed, self.settings, written)
+            record = sidecar.build(scan, timed, self._settings_of(job), written)
             files.write_text(temporary / job.sidecar.name, sidecar.dumps(record))
             _put_in_place(temporary, job, written)
-        return result.warnings
+        return result
 
 
 def _claim(job: Job) -> Path:

@@ -1,7 +1,6 @@
 """From a checkpoint to a model folder that runs without PyTorch, checked against PyTorch before it is written."""
 
 import dataclasses
-import hashlib
 import os
 import shutil
 import subprocess
@@ -11,26 +10,28 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import torch
-from jaxtyping import Float, UInt8
-from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from spanseg import checkpoint, files, model
 from spanseg import recipe as recipes
 from spanseg.centring import first_guess
 from spanseg.errors import SpansegError
+from spanseg.facts import Facts
 from spanseg.geometry import Placement
+from spanseg.graph import Probabilities, write_onnx
 from spanseg.images import read_scan
 from spanseg.intensity import normalise
 from spanseg.labels import Protocol
-from spanseg.runtime import Engine, ModelFolder
+from spanseg.runtime import Engine, ModelFolder, Words
+from spanseg.sentences import load_table
+from spanseg.telling import TABLE
+from spanseg.told import TAKES
 from spanseg.volume import canonical
 
-OPSET = 17
 AGREE_F32, AGREE_BF16, AGREE_THREADS = 0.998, 0.99, 0.998
 NUCLEUS_VOLUME = 0.02
+
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,18 +51,14 @@ class Description:
     data: str
 
 
-class _Probabilities(nn.Module):
-    """The network with a softmax and probabilities as whole numbers from 0 to 255."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, image: Float[Tensor, "batch channel i j k"]) -> UInt8[Tensor, "batch class i j k"]:
-        return (torch.softmax(self.network(image), dim=1) * 255).round().to(torch.uint8)
-
-
-def export(run: Path, folder: Path, description: Description, canvases: list[np.ndarray]) -> dict[str, float]:
+def export(
+    run: Path,
+    folder: Path,
+    description: Description,
+    canvases: list[np.ndarray],
+    centre: int = 0,
+    adapter: dict[str, str] | None = None,
+) -> dict[str, float]:
     """Write ``model.onnx``, ``weights.safetensors``, ``recipe.toml`` and ``model.toml`` into a folder.
 
     Args:
@@ -69,6 +66,9 @@ def export(run: Path, folder: Path, description: Description, canvases: list[np.
         folder: model folder; replaced as a whole once all checks have passed. Other files in it are kept.
         description: what the model folder says about itself.
         canvases: normalised float32 canvases on which PyTorch and the exported network must agree.
+        centre: for a model with a table of centres, the row that becomes part of the graph.
+        adapter: for an adapter, which centre it is for and which base it belongs to; its weights are not stored a
+            second time as a whole, since the run's delta holds what changed.
 
     Returns:
         What was measured: agreements, peak memory, parameters.
@@ -82,18 +82,46 @@ def export(run: Path, folder: Path, description: Description, canvases: list[np.
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".export-") as scratch:
         draft = Path(scratch)
-        _write_onnx(network, recipe, draft / "model.onnx")
         table = _table(recipe, description, network)
-        measured = _check(network, ModelFolder(draft, table), model.protocol_of(recipe), canvases)
+        words = _words(recipe, draft, table)
+        graph = Probabilities(network, centre if _source(recipe) == "learned" else -1)
+        write_onnx(graph, _inputs(np.zeros(model.canvas_of(recipe).shape, np.float32), words), draft / "model.onnx")
+        measured = _check(graph, ModelFolder(draft, table), model.protocol_of(recipe), canvases, words)
         table["runtime"] |= {"peak_mib": round(measured["peak_mib"]), "bf16_agrees": measured.pop("bf16_agrees", 0) > 0}
         table["agreement"] = {key: round(value, 5) for key, value in measured.items() if key != "peak_mib"}
-        table["model"]["sha256"] = hashlib.sha256((draft / "model.onnx").read_bytes()).hexdigest()
-        checkpoint.save_tensors(draft / "weights.safetensors", weights)
-        table["model"]["weights_sha256"] = hashlib.sha256((draft / "weights.safetensors").read_bytes()).hexdigest()
+        table["model"]["sha256"] = checkpoint.sha256(draft / "model.onnx")
+        if adapter is None:
+            checkpoint.save_tensors(draft / "weights.safetensors", weights)
+            table["model"]["weights_sha256"] = checkpoint.sha256(draft / "weights.safetensors")
+        else:
+            table["adapter"] = adapter
         files.write_text(draft / "recipe.toml", recipes.dumps(recipe))
         files.write_text(draft / "model.toml", recipes.dumps(table))
         _publish(draft, folder)
     return measured | {"parameters": float(sum(p.numel() for p in network.parameters()))}
+
+
+def _source(recipe: dict[str, Any]) -> str:
+    """Name of the recipe's token source."""
+    return str(recipe.get("tokens", {}).get("name", "none"))
+
+
+def _words(recipe: dict[str, Any], draft: Path, table: dict[str, Any]) -> Words | None:
+    """Words to try a network with that is told a sentence, whose table then lies beside the network."""
+    if _source(recipe) != "knowledge":
+        return None
+    sentences = load_table(recipe["tokens"].get("table"))
+    sentences.save(draft / TABLE)
+    table["sentences"] = {"encoder": sentences.encoder, "sha256": checkpoint.sha256(draft / TABLE)}
+    return sentences.embed(Facts(age_years=44, sex="female"))
+
+
+def _inputs(canvas: np.ndarray, words: Words | None) -> dict[str, Tensor]:
+    """Inputs of the graph by name."""
+    image = {"image": torch.from_numpy(canvas)[None, None]}
+    if words is None:
+        return image
+    return image | {"words": torch.from_numpy(words[0])[None], "known": torch.from_numpy(words[1])[None].float()}
 
 
 def _stored(value: Tensor) -> Tensor:
@@ -104,44 +132,13 @@ def _stored(value: Tensor) -> Tensor:
 def _publish(draft: Path, folder: Path) -> None:
     """Move the finished files over; ``model.toml`` last, since it names the hash of the network."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name in ("weights.safetensors", "recipe.toml", "model.onnx", "model.toml"):
+    for name in (TABLE, "weights.safetensors", "recipe.toml", "model.onnx", "model.toml"):
+        if not (draft / name).exists():
+            continue
         if os.name == "nt" and (folder / name).exists():
             shutil.copyfile(draft / name, folder / name)
         else:
             os.replace(draft / name, folder / name)
-
-
-def _write_onnx(network: nn.Module, recipe: dict[str, Any], path: Path) -> None:
-    """Trace the network at its canvas and store the weights in half precision."""
-    image = torch.zeros(1, 1, *model.canvas_of(recipe).shape)
-    torch.onnx.export(
-        _Probabilities(network).eval(),
-        (image,),
-        str(path),
-        input_names=["image"],
-        output_names=["probabilities"],
-        opset_version=OPSET,
-        dynamo=False,
-    )
-    graph = onnx.load(str(path))
-    store_half(graph.graph)
-    graph.metadata_props.add(key="spanseg", value="probabilities are uint8, 0 to 255; input as in model.toml")
-    onnx.save(graph, str(path))
-
-
-def store_half(graph: onnx.GraphProto) -> None:
-    """Replace each float32 weight by a float16 one and a cast, which halves the file and changes no arithmetic."""
-    casts = []
-    for index, tensor in enumerate(list(graph.initializer)):
-        if tensor.data_type != TensorProto.FLOAT or numpy_helper.to_array(tensor).size < 64:
-            continue
-        name = tensor.name
-        half = numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float16), f"{name}.half")
-        graph.initializer[index].CopyFrom(half)
-        casts.append(helper.make_node("Cast", [half.name], [name], to=TensorProto.FLOAT))
-    nodes = list(graph.node)
-    del graph.node[:]
-    graph.node.extend(casts + nodes)
 
 
 def _table(recipe: dict[str, Any], description: Description, network: nn.Module) -> dict[str, Any]:
@@ -152,7 +149,7 @@ def _table(recipe: dict[str, Any], description: Description, network: nn.Module)
             "protocol": protocol.name,
             "backbone": recipe["backbone"]["name"],
             "parameters": sum(p.numel() for p in network.parameters()),
-            "told": [],
+            "told": list(recipe["tokens"].get("facts", TAKES)) if _source(recipe) == "knowledge" else [],
         },
         "canvas": dict(recipe["canvas"]),
         "input": {"normalisation": "spanseg.intensity.normalise", "orientation": "RAS", "channels": ["MR image"]},
@@ -161,16 +158,18 @@ def _table(recipe: dict[str, Any], description: Description, network: nn.Module)
     }
 
 
-def _check(network: nn.Module, folder: ModelFolder, protocol: Protocol, canvases: list[np.ndarray]) -> dict[str, float]:
+def _check(
+    graph: Probabilities, folder: ModelFolder, protocol: Protocol, canvases: list[np.ndarray], words: Words | None
+) -> dict[str, float]:
     """Run the exported network against PyTorch and against itself.
 
     Raises:
         SpansegError: f32 disagrees with PyTorch on more than 0.2 % of the brain voxels.
     """
     single = Engine(folder, "f32", 1)
-    exported = [single(canvas) for canvas in canvases]
-    measured = {"peak_mib": _peak_mib(folder)}
-    expected = [_in_torch(network, canvas) for canvas in canvases]
+    exported = [single(canvas, words) for canvas in canvases]
+    measured = {"peak_mib": _peak_mib(folder, words)}
+    expected = [_in_torch(graph, canvas, words) for canvas in canvases]
     measured["f32_against_pytorch"] = min(agreement(a, b) for a, b in zip(exported, expected, strict=True))
     if measured["f32_against_pytorch"] < AGREE_F32:
         raise SpansegError(
@@ -178,15 +177,15 @@ def _check(network: nn.Module, folder: ModelFolder, protocol: Protocol, canvases
             f"at least {AGREE_F32:.1%} are needed, so nothing was written."
         )
     double = Engine(folder, "f32", 2)
-    measured["f32_threads"] = min(agreement(a, double(c)) for a, c in zip(exported, canvases, strict=True))
+    measured["f32_threads"] = min(agreement(a, double(c, words)) for a, c in zip(exported, canvases, strict=True))
     try:
         short = Engine(folder, "bf16", 1)
     except SpansegError:
         return measured  # this processor has no bf16: the model stays with f32
-    rounded = [short(canvas) for canvas in canvases]
+    rounded = [short(canvas, words) for canvas in canvases]
     again = Engine(folder, "bf16", 2)
     measured["bf16"] = min(agreement(a, b) for a, b in zip(rounded, exported, strict=True))
-    measured["bf16_threads"] = min(agreement(a, again(c)) for a, c in zip(rounded, canvases, strict=True))
+    measured["bf16_threads"] = min(agreement(a, again(c, words)) for a, c in zip(rounded, canvases, strict=True))
     measured["bf16_nucleus_volume"] = max(
         _volume_change(a, b, protocol) for a, b in zip(rounded, exported, strict=True)
     )
@@ -202,23 +201,29 @@ _PEAK = """
 import sys, numpy
 from pathlib import Path
 from spanseg.machine import peak_memory_bytes
-from spanseg.runtime import Engine, ModelFolder
-shape = tuple(map(int, sys.argv[2:]))
+from spanseg.runtime import Engine, ModelFolder, Words
+from spanseg.sentences import load_table
+from spanseg.telling import TABLE
+from spanseg.told import TAKES
+words, shape = int(sys.argv[2]), tuple(map(int, sys.argv[4:]))
+told = (numpy.zeros((words, int(sys.argv[3])), numpy.float32), numpy.ones(words, bool)) if words else None
 table = {"runtime": {}, "canvas": {"shape": list(shape)}}
-Engine(ModelFolder(Path(sys.argv[1]), table), "f32", 1)(numpy.zeros(shape, dtype=numpy.float32))
+Engine(ModelFolder(Path(sys.argv[1]), table), "f32", 1)(numpy.zeros(shape, dtype=numpy.float32), told)
 print((peak_memory_bytes() or 0) / 2**20)
 """
 
 
-def _peak_mib(folder: ModelFolder) -> float:
+def _peak_mib(folder: ModelFolder, words: Words | None) -> float:
     """Peak memory of a process that runs the network once and holds nothing else, 0 where the system does not tell."""
-    command = [sys.executable, "-c", _PEAK, str(folder.path), *map(str, folder.canvas_shape)]
+    told = (0, 0) if words is None else words[0].shape
+    command = [sys.executable, "-c", _PEAK, str(folder.path), *map(str, (*told, *folder.canvas_shape))]
     return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
-def _in_torch(network: nn.Module, canvas: np.ndarray) -> np.ndarray:
+def _in_torch(graph: Probabilities, canvas: np.ndarray, words: Words | None) -> np.ndarray:
     with torch.no_grad():
-        return _Probabilities(network)(torch.from_numpy(canvas)[None, None])[0].numpy()
+        answer: np.ndarray = graph(*_inputs(canvas, words).values())[0].numpy()
+    return answer
 
 
 def agreement(first: np.ndarray, second: np.ndarray) -> float:

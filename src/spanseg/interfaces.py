@@ -6,7 +6,7 @@ Nothing here imports torch at run time, so that the path without PyTorch may nam
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -36,19 +36,39 @@ class Batch:
         target: (batch, i, j, k), class indices, -1 where unknown.
         index: number of the batch within the training run.
         told: what the network is told; ``None`` for nothing.
+        unlabelled: for each subject the classes that its truth does not label, or not everywhere: there its 0 means
+            "background or one of these". Empty if every truth labels all classes.
     """
 
     image: Tensor
     target: Tensor
     index: int
     told: Told | None = None
+    unlabelled: tuple[tuple[int, ...], ...] = ()
+
+
+class Sample(NamedTuple):
+    """One training sample: what a source draws.
+
+    Args:
+        image: (1, channel, i, j, k), normalised.
+        target: (1, i, j, k), class indices, -1 where unknown.
+        told: what the network is told about this subject; ``None`` for nothing.
+        unlabelled: classes that the truth does not label, or not everywhere: there its 0 means "background or one of
+            these".
+    """
+
+    image: Tensor
+    target: Tensor
+    told: Told | None = None
+    unlabelled: tuple[int, ...] = ()
 
 
 class Source(Protocol):
-    """Where training pairs come from; the same seed and index always give the same pair."""
+    """Where training samples come from; the same seed and index always give the same one."""
 
-    def draw(self, seed: int, index: int) -> tuple[Tensor, Tensor]:
-        """Return image (1, channel, i, j, k) and target (1, i, j, k)."""
+    def draw(self, seed: int, index: int) -> Sample:
+        """Return one sample."""
         ...
 
 

@@ -1,15 +1,18 @@
 """Real scans with labels, read for training."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from spanseg.errors import SpansegError
+from spanseg.facts import Facts
 from spanseg.images import read_labels, read_scan
 from spanseg.inputs import find_jobs
 from spanseg.labels import Protocol
 from spanseg.pairing import case_key, label_images
+from spanseg.participants import find_table, read_participants
 from spanseg.sampling import LabelledScan
 from spanseg.schemes import find_scheme
 from spanseg.volume import canonical
@@ -20,32 +23,65 @@ class RealOptions:
     """Real scans in the mixture.
 
     Args:
-        data: folder of scans.
+        data: folder of scans; facts about people come from its ``participants.tsv``, where there is one.
         truth: folder of their label images.
-        labels: scheme of the labels, or a table of it.
+        labels: scheme of the labels, or a table of it; empty for the table beside them.
         share: share of the draws, 0 to 1.
+        subjects: whose scans are used, all if empty.
+        gentle: deform and degrade them little, as an adaptation does.
     """
 
     data: str
     truth: str
-    labels: str
-    share: float
+    labels: str = ""
+    share: float = 1.0
+    subjects: tuple[str, ...] = ()
+    gentle: bool = False
 
 
 def labelled_scans(real: RealOptions, protocol: Protocol) -> list[LabelledScan]:
     """Read pairs of scans and labels into RAS+ order.
 
     Raises:
-        SpansegError: no pair, a pair on two grids, or ids that the scheme does not map.
+        SpansegError: no pair, a pair on two grids, ids that the scheme does not map, or a person without a scan.
+    """
+    pairs = pair_scans(Path(real.data), Path(real.truth))
+    if real.subjects:
+        named = {name.removeprefix("sub-") for name in real.subjects}
+        missing = named - {case_key(scan).get("sub", "") for scan, _ in pairs}
+        if missing:
+            raise SpansegError(f"{real.data}: no labelled scan of {', '.join(sorted(missing))}.")
+        pairs = [pair for pair in pairs if case_key(pair[0]).get("sub", "") in named]
+    table = find_table(Path(real.data))
+    people = read_participants(table) if table else {}
+    return [
+        replace(scan, facts=people.get(f"sub-{case_key(path).get('sub', '')}", Facts()))
+        for scan, (path, _) in zip(read_labelled(pairs, real.labels or None, protocol), pairs, strict=True)
+    ]
+
+
+def read_labelled(
+    pairs: Sequence[tuple[Path, Path]], labels: str | None, protocol: Protocol
+) -> list[LabelledScan]:
+    """Read scans with their label images into RAS+ order.
+
+    Args:
+        pairs: scans and label images.
+        labels: scheme of the labels; ``None`` for the table beside them.
+        protocol: where the labels are mapped to.
+
+    Raises:
+        SpansegError: a pair on two grids, or ids that the scheme does not map.
     """
     loaded = []
-    for scan, truth in pair_scans(Path(real.data), Path(real.truth)):
-        image, labels = read_scan(scan).volume, read_labels(truth).volume
-        if image.shape != labels.shape or not np.allclose(image.affine, labels.affine, atol=1e-2):
+    for scan, truth in pairs:
+        image, found = read_scan(scan).volume, read_labels(truth).volume
+        if image.shape != found.shape or not np.allclose(image.affine, found.affine, atol=1e-2):
             raise SpansegError(f"{truth}: these labels are not on the grid of {scan.name}; resample them first.")
-        classes = find_scheme(real.labels, protocol, truth).apply(labels.data, str(truth))
+        scheme = find_scheme(labels, protocol, truth)
         turned, orientation = canonical(image)
-        loaded.append(LabelledScan(scan.name, turned.data, orientation.to_canonical(classes), turned.voxel_size_mm))
+        classes = orientation.to_canonical(scheme.apply(found.data, str(truth)))
+        loaded.append(LabelledScan(scan.name, turned.data, classes, turned.voxel_size_mm, scheme.unlabelled))
     return loaded
 
 

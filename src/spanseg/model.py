@@ -15,6 +15,9 @@ from spanseg.labels import Protocol, load_protocol
 MEETINGS = ("gated", "prepend")
 """How tokens meet a stage of attention; on a stage of convolutions they meet in a two-way block."""
 
+TOLD = ("table", "facts")
+"""Keys of ``[tokens]`` that say where the sentences come from and which facts they tell; not the network's matter."""
+
 
 class Prompted(nn.Module):
     """A backbone that is told something beside the image.
@@ -118,6 +121,8 @@ def _told(network: Any, section: dict[str, Any]) -> Prompted:
     """Attach meetings to the stages that a recipe names, and build the tokens for them."""
     name, stages = section.pop("name"), section.pop("stages", None)
     depth, meet = section.pop("depth", "deep"), section.pop("meet", "gated")
+    for other in TOLD:
+        section.pop(other, None)
     if depth not in ("deep", "shallow") or meet not in MEETINGS:
         raise SpansegError(
             f"[tokens] takes depth = deep or shallow and meet = {' or '.join(MEETINGS)}, not '{depth}' and '{meet}'."

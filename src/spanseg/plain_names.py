@@ -11,9 +11,9 @@ _STRUCTURES = {
     "CSF": "CSF outside the ventricles",
 }
 _SUMS = {
-    "CSF": "CSF, all",
-    "GM": "Grey matter",
-    "WM": "White matter",
+    "Total-CSF": "CSF, all",
+    "Total-GM": "Grey matter",
+    "Total-WM": "White matter",
     "IntraCranialVol": "Total intracranial volume",
 }
 

@@ -10,8 +10,9 @@ searched for and not derived.
 import torch
 from torch import Tensor, nn
 
-from spanseg.interfaces import Source
-from spanseg.train import dice_per_class
+from spanseg.interfaces import Sample, Source
+from spanseg.labels import UNKNOWN
+from spanseg.train import score_sample
 
 BIAS = "classify.bias"
 """Parameter that holds the bias of the logits."""
@@ -32,31 +33,39 @@ def rebalanced(network: nn.Module, weights: dict[str, Tensor], source: Source, d
     with torch.no_grad():
         for name, parameter in network.named_parameters():
             parameter.copy_(weights[name])
-        pairs = [source.draw(20_011, index) for index in range(draws)]
-        answers = [(network(image)[0].half(), target[0]) for image, target in pairs]
-    shift = _log_frequencies([target for _, target in answers], len(weights[BIAS]))
+        answers = [_answer(network, source.draw(20_011, index)) for index in range(draws)]
+    shift = _log_frequencies([sample.target for _, sample in answers], len(weights[BIAS]))
     scores = [(strength, *_score(answers, strength * shift)) for strength in STRENGTHS]
     best = max(dice for _, dice, _ in scores)
     strength = min((error, value) for value, dice, error in scores if dice >= best - TOLERANCE)[1]
     return weights | {BIAS: weights[BIAS] + strength * shift}
 
 
+def _answer(network: nn.Module, sample: Sample) -> tuple[Tensor, Sample]:
+    """Logits of a sample (class, i, j, k), and the sample without its image, which would only take memory."""
+    told = {} if sample.told is None else {"told": sample.told}
+    return network(sample.image, **told)[0].half(), sample._replace(image=sample.image[:, :, :0])
+
+
 def _log_frequencies(targets: list[Tensor], classes: int) -> Tensor:
-    """Logarithm of each class's share of all voxels, background at 0."""
-    counts = torch.stack([torch.bincount(target.flatten(), minlength=classes) for target in targets]).sum(0)
+    """Logarithm of each class's share of the known voxels, background at 0; classes that never occur stay at 0 too."""
+    counts = torch.stack([torch.bincount(target[target != UNKNOWN], minlength=classes) for target in targets]).sum(0)
     shares = (counts / counts.sum()).clamp(min=1e-7).log()
-    return shares - shares[0]
+    return torch.where(counts > 0, shares - shares[0], 0.0)
 
 
-def _score(answers: list[tuple[Tensor, Tensor]], shift: Tensor) -> tuple[float, float]:
+def _score(answers: list[tuple[Tensor, Sample]], shift: Tensor) -> tuple[float, float]:
     """Mean foreground Dice, and mean absolute relative error of the structures' total volumes."""
     classes = len(shift)
     dice, found, true = [], torch.zeros(classes), torch.zeros(classes)
-    for logits, target in answers:
-        predicted = (logits + shift.half()[:, None, None, None]).argmax(0)
-        dice.append(dice_per_class(predicted, target, classes)[1:])
-        found += torch.bincount(predicted.flatten(), minlength=classes)
-        true += torch.bincount(target.flatten(), minlength=classes)
+    for logits, sample in answers:
+        predicted = (logits + shift.half()[:, None, None, None]).argmax(0)[None]
+        scores, known = score_sample(predicted, sample, classes), sample.target != UNKNOWN
+        dice.append(scores[1:])
+        labelled = torch.ones(classes, dtype=torch.bool)
+        labelled[list(sample.unlabelled)] = False
+        found += torch.bincount(predicted[known], minlength=classes) * labelled
+        true += torch.bincount(sample.target[known], minlength=classes) * labelled
     present = true > 0
     present[0] = False
     error = (found[present] / true[present] - 1).abs().mean()

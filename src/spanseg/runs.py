@@ -11,12 +11,15 @@ from spanseg import checkpoint, model, parts
 from spanseg import recipe as recipes
 from spanseg.board import Board
 from spanseg.errors import SpansegError
+from spanseg.facts import Facts
 from spanseg.generation import PackedMap, load_classes
 from spanseg.interfaces import Source
 from spanseg.labelled import RealOptions, labelled_scans
 from spanseg.rebalance import BIAS, rebalanced
-from spanseg.sampling import Mixture, RealScans
+from spanseg.sampling import GENTLE, Mixture, RealScans
+from spanseg.sentences import load_table
 from spanseg.synth import Generator, SynthOptions
+from spanseg.told import TAKES, Teller, Telling
 from spanseg.train import Trainer, TrainOptions, validation_score
 
 PLAIN = {"t1": 1.0, "t2": 0.0, "flair": 0.0, "random": 0.0, "infant": 0.0, "thick": 0.0, "cut": 0.0, "sloppy": 0.0}
@@ -108,19 +111,36 @@ def sources(recipe: dict[str, Any], maps: list[PackedMap], device: str) -> tuple
     """What a recipe trains on, and what it is looked at with: plain draws of the left-out maps, if there are any.
 
     The section ``[real]`` (``data``, ``truth``, ``labels``, ``share``) mixes real scans with labels into the draws.
+    A network that is told facts is told of synthetic scans that nothing is known.
     """
     protocol, canvas = model.protocol_of(recipe), model.canvas_of(recipe)
     section = dict(recipe.get("synth", {}))
     seen, left_out = split_maps(maps, int(section.pop("left_out", 0)))
     options, table = options_from(SynthOptions, section, "synth"), load_classes(protocol)
-    source: Source = Generator(seen, table, canvas, options, device)
+    tell = teller(recipe)
+    source = _telling(Generator(seen, table, canvas, options, device), tell)
     if "real" in recipe:
         real = options_from(RealOptions, recipe["real"], "real")
-        scans = RealScans(labelled_scans(real, protocol), protocol, canvas, options)
+        scans = RealScans(labelled_scans(real, protocol), protocol, canvas, GENTLE if real.gentle else options, tell)
         source = Mixture([source, scans], [1 - real.share, real.share])
     if not left_out:
         return source, None
-    return source, Generator(left_out, table, canvas, dataclasses.replace(options, **PLAIN), device)
+    looked_at = Generator(left_out, table, canvas, dataclasses.replace(options, **PLAIN), device)
+    return source, _telling(looked_at, tell)
+
+
+def teller(recipe: dict[str, Any]) -> Teller | None:
+    """What tells a recipe's network about people; ``None`` if it is told nothing."""
+    section = recipe.get("tokens")
+    if section is None:
+        return None
+    if section["name"] != "knowledge":
+        return Teller(None)
+    return Teller(load_table(section.get("table")), section.get("facts", TAKES))
+
+
+def _telling(source: Source, tell: Teller | None) -> Source:
+    return source if tell is None else Telling(source, tell(Facts()))
 
 
 def finish(trainer: Trainer, recipe: dict[str, Any], looked_at: Source | None = None) -> Path:

@@ -19,6 +19,8 @@ from spanseg.labels import load_protocol
 from spanseg.machine import cores
 
 PRECISIONS = ("f32", "bf16", "auto")
+Words = tuple[np.ndarray, np.ndarray]
+"""Hidden states of a sentence, float32 (word, width), and which of them count, bool (word,)."""
 MOST_THREADS = 1024
 
 
@@ -49,6 +51,16 @@ class ModelFolder:
     def protocol(self) -> str:
         """Name of the protocol whose classes the model predicts."""
         return str(self.table["model"]["protocol"])
+
+    @property
+    def channels(self) -> int:
+        """Channels of the canvas that the network takes."""
+        return int(self.table.get("input", {}).get("count", 1))
+
+    @property
+    def told(self) -> list[str]:
+        """Which facts about the person the network is told; empty for none."""
+        return list(self.table["model"].get("told", []))
 
     def sha256(self) -> str:
         """Hash of the network file."""
@@ -168,26 +180,31 @@ class Engine:
         try:
             network = core.read_model(str(model.path / "model.onnx"))
             self._compiled = core.compile_model(network, "CPU", settings)
-            takes = tuple(self._compiled.input(0).shape)
+            self._takes = {port.any_name: tuple(port.shape) for port in self._compiled.inputs}
         except RuntimeError as error:
             reason = str(error).strip().splitlines()[-1]
             raise SpansegError(f"{model.path / 'model.onnx'}: this network cannot be loaded ({reason}).") from error
-        if takes != (1, 1, *model.canvas_shape):
+        expected = (1, model.channels, *model.canvas_shape)
+        if self._takes.get("image") != expected:
             raise SpansegError(
-                f"{model.path / 'model.onnx'}: this network takes arrays of {takes}, and model.toml declares a canvas "
-                f"of {model.canvas_shape}; export the model again."
+                f"{model.path / 'model.onnx'}: this network takes images of {self._takes.get('image')}, and model.toml "
+                f"declares {expected}; export the model again."
             )
 
-    def __call__(self, canvas: np.ndarray) -> np.ndarray:
+    def __call__(self, canvas: np.ndarray, words: Words | None = None) -> np.ndarray:
         """Class probabilities of one canvas.
 
         Args:
-            canvas: float32 normalised image, shape (i, j, k).
+            canvas: float32 normalised image, shape (i, j, k) or (channel, i, j, k).
+            words: for a network that is told a sentence, its hidden states (word, width) and which of them count.
 
         Returns:
             uint8 probabilities, 0 to 255, shape (class, i, j, k).
         """
-        return np.asarray(self._compiled(canvas[None, None])[0])[0]
+        inputs = {"image": canvas[None] if canvas.ndim == 4 else canvas[None, None]}
+        if words is not None:
+            inputs |= {"words": words[0][None], "known": words[1][None].astype(np.float32)}
+        return np.asarray(self._compiled(inputs)[0])[0]
 
 
 def _openvino() -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from spanseg.errors import SpansegError
-from spanseg.runtime import ModelFolder
+from spanseg.runtime import ModelFolder, Words
 
 
 class TorchEngine:
@@ -37,11 +37,18 @@ class TorchEngine:
         checkpoint.load_into(network, {key: value.float() for key, value in weights.items()}, str(folder.path))
         self._network = network.to("cuda")
 
-    def __call__(self, canvas: np.ndarray) -> np.ndarray:
+    def __call__(self, canvas: np.ndarray, words: Words | None = None) -> np.ndarray:
         """Class probabilities of one canvas; as :meth:`spanseg.runtime.Engine.__call__`."""
         import torch
 
-        image = torch.from_numpy(np.ascontiguousarray(canvas))[None, None].to("cuda")
+        from spanseg.interfaces import Told
+
+        image = torch.from_numpy(np.ascontiguousarray(canvas)).to("cuda")
+        image = image[None] if canvas.ndim == 4 else image[None, None]
+        told = {}
+        if words is not None:
+            hidden, known = (torch.from_numpy(array)[None].to("cuda") for array in words)
+            told = {"told": Told(hidden, known, torch.full((1,), -1, device="cuda"))}
         with torch.no_grad(), torch.autocast("cuda", torch.bfloat16, enabled=self.precision == "bf16"):
-            probabilities = torch.softmax(self._network(image).float(), dim=1)
+            probabilities = torch.softmax(self._network(image, **told).float(), dim=1)
         return (probabilities * 255).round().to(torch.uint8)[0].cpu().numpy()

@@ -7,10 +7,12 @@ scan's grid → labels → small islands removed. No PyTorch, no sliding window.
 from __future__ import annotations
 
 import functools
+import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -23,11 +25,16 @@ from spanseg.intensity import normalise
 from spanseg.labels import Protocol, load_protocol
 from spanseg.machine import instruction_sets
 from spanseg.result import Segmentation, StructureVolume
-from spanseg.runtime import Engine, ModelFolder, open_model, peak_bytes
+from spanseg.runtime import Engine, ModelFolder, Words, open_model, peak_bytes
 from spanseg.volume import Volume, canonical
+
+if TYPE_CHECKING:
+    from spanseg.telling import Teller
 
 LESION_ID = 25
 """FreeSurfer id that voxels of a lesion mask get (Left-Lesion; the mask does not say on which side)."""
+VOXEL_BYTES = 32
+"""Memory that a voxel of the scan takes beside the canvas, at the peak (measured with a head of 256³)."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +49,8 @@ class SegmentOptions:
         device: ``cpu``, or ``cuda`` (needs PyTorch).
         trust: ``sform`` or ``qform``, for files whose two forms disagree about left and right.
         facts: what is known about the person.
+        facts_policy: ``given``, ``unknown`` or ``marginalise``, for models that are told facts.
+        tell_diagnosis: tell the diagnosis too, to models that take it.
         lesion_mask: image whose voxels above 0 are lesion.
         probabilities: keep the class probabilities in the result.
     """
@@ -53,6 +62,8 @@ class SegmentOptions:
     device: str = "cpu"
     trust: str | None = None
     facts: Facts = field(default_factory=Facts)
+    facts_policy: str = "given"
+    tell_diagnosis: bool = False
     lesion_mask: str | Path | None = None
     probabilities: bool = False
 
@@ -63,8 +74,9 @@ class Predictor:
     def __init__(self, options: SegmentOptions) -> None:
         self.folder: ModelFolder = open_model(options.model)
         self.protocol: Protocol = load_protocol(self.folder.protocol)
-        _check_memory(options.max_memory_bytes, peak_bytes(self.folder))
+        _check_memory(options, self.folder)
         self.engine = _engine(self.folder, options)
+        self._teller: Teller | None = _teller(self.folder)
 
     @functools.cached_property
     def identity(self) -> dict[str, Any]:
@@ -80,17 +92,30 @@ class Predictor:
             "instruction_sets": instruction_sets(),
         }
 
+    def words_for(self, options: SegmentOptions) -> list[Words]:
+        """The sentences that one scan is segmented with; none for a model that is told nothing."""
+        if self._teller is None:
+            return []
+        return self._teller.words(options.facts, options.facts_policy, options.tell_diagnosis)
+
     def pass_over(
-        self, image: Volume, centre_mm: np.ndarray, lesion: np.ndarray | None
+        self, image: Volume, centre_mm: np.ndarray, lesion: np.ndarray | None, words: Sequence[Words] = ()
     ) -> tuple[np.ndarray, Placement]:
-        """Run the network once on the canvas round a point of a scan in canonical order."""
+        """Ask the network on the canvas round a point of a scan in canonical order, once for each sentence."""
         placement = Placement(
             image.shape, image.voxel_size_mm, self.folder.canvas_shape, self.folder.voxel_mm, centre_mm
         )
         darkest = float(np.quantile(image.data[::4, ::4, ::4], 0.005))
         canvas = placement.to_canvas(image.data, outside=darkest)
         exclude = None if lesion is None else placement.to_canvas(lesion, outside=0.0) > 0.5
-        return self.engine(normalise(canvas, exclude)), placement
+        return self._answer(normalise(canvas, exclude), words), placement
+
+    def _answer(self, canvas: np.ndarray, words: Sequence[Words]) -> np.ndarray:
+        """Probabilities of a normalised canvas, averaged over the sentences that the model is told."""
+        if len(words) < 2:
+            return self.engine(canvas, *words)
+        total = sum(self.engine(canvas, one).astype(np.uint16) for one in words)
+        return np.asarray((total + len(words) // 2) // len(words)).astype(np.uint8)
 
 
 def _engine(folder: ModelFolder, options: SegmentOptions) -> Any:
@@ -103,11 +128,25 @@ def _engine(folder: ModelFolder, options: SegmentOptions) -> Any:
     return TorchEngine(folder, options.precision)
 
 
-def _check_memory(limit: int | None, needed: int) -> None:
+def _teller(folder: ModelFolder) -> Teller | None:
+    """What finds the words for a person; nothing for a model that is told nothing."""
+    if not folder.told:
+        return None
+    from spanseg.telling import Teller
+
+    return Teller(folder)
+
+
+def _check_memory(options: SegmentOptions, folder: ModelFolder, shape: tuple[int, ...] = (0,)) -> None:
+    """Refuse what needs more than is allowed: the canvas before loading, a scan as soon as its shape is known."""
+    limit, canvas, voxels = options.max_memory_bytes, peak_bytes(folder), math.prod(shape)
+    classes = len(folder.table["labels"]["ids"]) if options.probabilities else 0
+    needed = canvas + voxels * (VOXEL_BYTES + classes)
     if limit is not None and needed > limit:
+        what = f"a scan of {' × '.join(map(str, shape))} voxels" if voxels else "this model"
         raise SpansegError(
-            f"this model needs about {needed / 2**20:.0f} MiB for its canvas, --max-memory allows "
-            f"{limit / 2**20:.0f} MiB; allow more: the canvas cannot be cut into windows."
+            f"{what} needs about {needed / 2**20:.0f} MiB ({canvas / 2**20:.0f} of them for the canvas), --max-memory "
+            f"allows {limit / 2**20:.0f} MiB; allow more: the canvas cannot be cut into windows."
         )
 
 
@@ -157,12 +196,14 @@ def segment(source: str | Path | Volume, options: SegmentOptions | None = None, 
 
 def segment_scan(scan: Scan, predictor: Predictor, options: SegmentOptions) -> Segmentation:
     """Segment a scan that was read already with a model that was loaded already."""
+    _check_memory(options, predictor.folder, scan.volume.shape)
     clock = _Clock()
     image, orientation = canonical(scan.volume)
     notes, warnings = list(scan.notes), list(scan.warnings)
     lesion = _lesion(options, scan, notes)
     turned = None if lesion is None else orientation.to_canonical(lesion).astype(np.float32)
-    probabilities, placement, steps = _centred(image, predictor, turned, clock)
+    words = predictor.words_for(options)
+    probabilities, placement, steps = _centred(image, predictor, turned, clock, words)
     if centring.touches_border(_brain(probabilities, predictor.protocol), placement.covered()):
         warnings.append("The brain touches the border of the canvas: parts of it may be missing from the result.")
     labelled = labelling.to_scan(probabilities, placement, options.probabilities)
@@ -175,7 +216,7 @@ def segment_scan(scan: Scan, predictor: Predictor, options: SegmentOptions) -> S
     tissue = predictor.protocol.tissue_of_class[orientation.to_original(labelled.classes)]
     if lesion is not None:
         ids[lesion], tissue[lesion] = LESION_ID, 0
-    _facts_note(predictor, options, notes)
+    _facts_note(predictor, options, len(words), notes)
     kept = labelled.probabilities
     return Segmentation(
         labels=scan.volume.with_data(ids),
@@ -198,11 +239,11 @@ def segment_scan(scan: Scan, predictor: Predictor, options: SegmentOptions) -> S
 
 
 def _centred(
-    image: Volume, predictor: Predictor, lesion: np.ndarray | None, clock: _Clock
+    image: Volume, predictor: Predictor, lesion: np.ndarray | None, clock: _Clock, words: Sequence[Words] = ()
 ) -> tuple[np.ndarray, Placement, list[str]]:
     """One pass round a first guess and, if the brain lies off the middle, a second round the brain that was found."""
     guess = centring.first_guess(image.data, image.voxel_size_mm)
-    probabilities, placement = predictor.pass_over(image, guess, lesion)
+    probabilities, placement = predictor.pass_over(image, guess, lesion, words)
     clock.mark("first_pass")
     steps = ["first pass round the guessed centre"]
     tissue = _brain(probabilities, predictor.protocol)
@@ -211,7 +252,7 @@ def _centred(
     cut_off = far > 1 and centring.touches_border(tissue, placement.covered())
     if tissue.any() and (far > centring.FAR_MM or cut_off):
         steps.append(f"second pass: the brain lay {far:.0f} mm off the middle of the canvas")
-        probabilities, placement = predictor.pass_over(image, placement.centre_mm + off, lesion)
+        probabilities, placement = predictor.pass_over(image, placement.centre_mm + off, lesion, words)
         clock.mark("second_pass")
     return probabilities, placement, steps
 
@@ -262,7 +303,8 @@ def _volumes(
     ]
     for tissue, value in protocol.tissues.items():
         members = protocol.tissue_of_class == value
-        rows.append(StructureVolume(0, tissue, float(soft[members].sum()), float(counts[members].sum())))
+        name = f"Total-{tissue}"  # CSF is the name of a structure too
+        rows.append(StructureVolume(0, name, float(soft[members].sum()), float(counts[members].sum())))
     brain = float(mask.sum()) * voxel_mm3
     if stripped:
         reason = "the scan is skull-stripped: what lay between brain and skull is not in it"
@@ -282,9 +324,11 @@ def _outside_lesion(labelled: labelling.Labelled, lesion: np.ndarray, soft: np.n
     return soft * after / np.maximum(before, 1)
 
 
-def _facts_note(predictor: Predictor, options: SegmentOptions, notes: list[str]) -> None:
-    """Say plainly when facts were given to a model that is told nothing."""
-    if options.facts != Facts() and not predictor.folder.table["model"].get("told", []):
+def _facts_note(predictor: Predictor, options: SegmentOptions, sentences: int, notes: list[str]) -> None:
+    """Say plainly what facts did, or that they did nothing."""
+    if sentences > 1:
+        notes.append(f"The answers for {sentences} ages were averaged: as many passes of the network.")
+    if (options.facts != Facts() or options.facts_policy != "given") and not predictor.folder.told:
         notes.append(
             f"The model '{predictor.folder.table['model']['name']}' is not told age, sex or diagnosis: "
             "they changed nothing."

@@ -62,6 +62,8 @@ def settings_of(identity: dict[str, Any], options: SegmentOptions, outputs: Outp
         "brain": outputs.brain,
         "only_labels": outputs.only_labels,
         "facts": facts_record(options.facts, outputs.store_facts),
+        "facts_policy": options.facts_policy,
+        "tell_diagnosis": options.tell_diagnosis,
     }
 
 

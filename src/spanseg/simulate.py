@@ -71,7 +71,7 @@ def _name(number: int) -> str:
 
 def _write(generator: Generator, ids: np.ndarray, affine: np.ndarray, folder: Path, draw: tuple[int, int]) -> Path:
     name = _name(draw[1])
-    image, target = generator.draw(*draw)
+    image, target, *_ = generator.draw(*draw)
     scan = scan_of(Volume((image[0, 0].numpy() * 1000).round(), affine))
     anat, truth = folder / name / "anat", folder / "derivatives" / "truth" / name / "anat"
     for place in (anat, truth):

@@ -10,11 +10,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from spanseg.deform import Canvas, Deformation, Draw, resize
 from spanseg.generation import GenerationClasses, PackedMap
+from spanseg.interfaces import Sample
 
 _OFFSETS = ((-0.25, -0.25, -0.25), (0.25, 0.25, -0.25), (0.25, -0.25, 0.25), (-0.25, 0.25, 0.25))
 
@@ -62,7 +63,7 @@ class SynthOptions:
 
 
 class Generator:
-    """Draws (image, target) pairs from packed label maps; the same seed and index give the same pair.
+    """Draws samples from packed label maps; the same seed and index give the same sample.
 
     Args:
         maps: packed label maps.
@@ -88,7 +89,7 @@ class Generator:
         self.csf = torch.from_numpy(table.csf).to(self.device)
         self.contrasts = _Contrasts(table, options)
 
-    def draw(self, seed: int, index: int) -> tuple[Float[Tensor, "1 1 i j k"], Int[Tensor, "1 i j k"]]:
+    def draw(self, seed: int, index: int) -> Sample:
         """Draw one normalised scan and the protocol's class of each voxel."""
         draw = Draw(seed, index, self.canvas, self.device)
         rng = draw.rng
@@ -100,7 +101,7 @@ class Generator:
         keep = self._mask(classes, draw)
         image = torch.where(keep, image, 0.0)
         target = torch.where(keep, target, 0)
-        return normalise(image)[None, None], target.long()[None]
+        return Sample(normalise(image)[None, None], target.long()[None])
 
     def _deformed(self, draw: Draw, which: int) -> tuple[Tensor, list[Tensor]]:
         """Read a label map through a random deformation: once at voxel centres, four times off them."""

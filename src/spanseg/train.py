@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from spanseg import checkpoint
-from spanseg.interfaces import Batch, Objective, Source
+from spanseg.interfaces import Objective, Sample, Source
 from spanseg.labels import UNKNOWN
 from spanseg.optim import MuonAdamW
+from spanseg.sampling import batch_of
 
 
 @dataclass(frozen=True)
@@ -119,11 +120,10 @@ class Trainer:
         options, began = self.options, time.monotonic()
         for group in self.optimiser.param_groups:
             group["lr"] = rate(self.step, options)
-        pairs = [self.source.draw(options.seed, self.step * options.batch + k) for k in range(options.batch)]
-        images, targets = (torch.cat(column) for column in zip(*pairs, strict=True))
-        batch = Batch(images.contiguous(memory_format=torch.channels_last_3d), targets, self.step)
+        samples = [self.source.draw(options.seed, self.step * options.batch + k) for k in range(options.batch)]
+        batch = batch_of(samples, self.step)
         drawn = time.monotonic()
-        with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=options.bf16):
+        with torch.autocast(batch.image.device.type, dtype=torch.bfloat16, enabled=options.bf16):
             losses = self.objective(self.network, batch)
         loss = torch.stack(list(losses.values())).sum()
         self.optimiser.zero_grad(set_to_none=True)
@@ -199,15 +199,27 @@ def dice_per_class(predicted: Tensor, target: Tensor, classes: int) -> Tensor:
     return 2 * both / sizes
 
 
+def score_sample(predicted: Tensor, sample: Sample, classes: int) -> Tensor:
+    """Dice of each class of one sample; NaN where a class is in neither or its truth is not labelled, shape (class,).
+
+    A prediction of an unlabelled class counts as background, for the truth's 0 may be just that.
+    """
+    unlabelled = torch.tensor(sample.unlabelled, dtype=torch.long, device=predicted.device)
+    predicted = torch.where(torch.isin(predicted, unlabelled), 0, predicted)
+    dice = dice_per_class(predicted, sample.target, classes)
+    return dice.index_fill(0, unlabelled, torch.nan)
+
+
 def validation_score(source: Source, classes: int, draws: int) -> Callable[[Trainer], float]:
     """Mean foreground Dice over fixed draws of a source of left-out cases."""
 
     def score(trainer: Trainer) -> float:
         table = []
         for index in range(draws):
-            image, target = source.draw(10_007, index)
-            predicted = trainer.network(image).argmax(1)
-            table.append(dice_per_class(predicted, target, classes)[1:])
+            sample = source.draw(10_007, index)
+            told = {} if sample.told is None else {"told": sample.told}
+            predicted = trainer.network(sample.image, **told).argmax(1)
+            table.append(score_sample(predicted, sample, classes)[1:])
         return float(torch.stack(table).nanmean())
 
     return score

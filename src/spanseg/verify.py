@@ -82,6 +82,8 @@ def _options(record: dict[str, Any], facts: Facts, lesion_mask: Path | None, mod
         device=settings["device"],
         trust=settings["trust"],
         facts=facts,
+        facts_policy=settings.get("facts_policy", "given"),
+        tell_diagnosis=bool(settings.get("tell_diagnosis", False)),
         lesion_mask=lesion_mask if recorded else None,
     )
 

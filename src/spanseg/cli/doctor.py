@@ -14,7 +14,7 @@ import typer
 from spanseg import __version__, machine
 from spanseg.errors import SpansegError
 
-CORE_PACKAGES = ("numpy", "scipy", "nibabel", "Pillow", "openvino", "typer")
+CORE_PACKAGES = ("numpy", "scipy", "nibabel", "Pillow", "openvino", "typer", "rich")
 _GIB = 2**30
 
 Check = tuple[bool, str]

@@ -36,10 +36,11 @@ def evaluate(
 
     options = EvaluateOptions(protocol, labels, tolerance, seed)
     evaluation = run(predictions, truths, options, lambda pair, _: print(f"{pair.case} ...", file=sys.stderr))
+    written = write_evaluation(evaluation, out)  # first: a pipe such as "| head" may close what is printed to
     print(summary_text(evaluation.summary))
     schemes = sorted({case.scheme for case in evaluation.cases})
     print(f"{len(evaluation.cases)} cases; labels of the truth: {', '.join(schemes)}; NSD at {tolerance:g} mm")
     for note in evaluation.notes:
         print(f"note: {note}", file=sys.stderr)
-    for path in write_evaluation(evaluation, out):
+    for path in written:
         print(path)

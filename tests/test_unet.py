@@ -65,7 +65,9 @@ def test_every_parameter_gets_a_gradient() -> None:
     network = small()
     network(torch.randn(1, 1, 16, 16, 16)).square().mean().backward()
     normed = {id(m.bias) for block in (*network.encoder, *network.decoder) for m in block if isinstance(m, nn.Conv3d)}
-    assert not [n for n, p in network.named_parameters() if id(p) not in normed and (p.grad is None or not p.grad.any())]
+    assert not [
+        n for n, p in network.named_parameters() if id(p) not in normed and (p.grad is None or not p.grad.any())
+    ]
 
 
 def test_people_in_a_batch_do_not_mix() -> None:

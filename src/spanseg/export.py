@@ -239,7 +239,7 @@ def agreement(first: np.ndarray, second: np.ndarray) -> float:
 
 def _volume_change(first: np.ndarray, second: np.ndarray, protocol: Protocol) -> float:
     """Largest relative change of a nucleus's volume."""
-    nuclei = [protocol.class_of(value) for value in protocol.groups["nuclei"]]
+    nuclei = [protocol.class_of(value) for value in protocol.groups.get("nuclei") or protocol.ids[1:].tolist()]
     one, other = (np.array([p[n].sum(dtype=np.float64) for n in nuclei]) for p in (first, second))
     return float((np.abs(one - other) / np.maximum(other, 1)).max())
 

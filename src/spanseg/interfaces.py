@@ -56,12 +56,14 @@ class Sample(NamedTuple):
         told: what the network is told about this subject; ``None`` for nothing.
         unlabelled: classes that the truth does not label, or not everywhere: there its 0 means "background or one of
             these".
+        case: name of the scan it was drawn from; empty for a synthetic one.
     """
 
     image: Tensor
     target: Tensor
     told: Told | None = None
     unlabelled: tuple[int, ...] = ()
+    case: str = ""
 
 
 class Source(Protocol):

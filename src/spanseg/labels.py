@@ -43,7 +43,8 @@ class Crosswalk:
     Args:
         name: name of the scheme.
         classes: source id to class index of the protocol, or ``UNKNOWN``.
-        unlabelled: class indices that the scheme does not label; there its 0 means "background or one of these".
+        unlabelled: class indices that the scheme does not label, or not everywhere (the CSF of ventricles, but not that
+            of sulci): its 0 means "background or one of these", and none of them is scored.
     """
 
     name: str
@@ -141,25 +142,31 @@ class Protocol:
                 f"protocol '{self.name}' has no cross-walk from '{scheme}'; it has {', '.join(self.crosswalk_names)}."
             )
         table = self._crosswalks[scheme]
-        unlabelled = tuple(self._class_of[value] for value in table.get("unlabelled", []))
-        return Crosswalk(scheme, _expand(table, self._class_of), unlabelled)
+        if "like" in table:
+            like = self.crosswalk(table["like"])
+            return Crosswalk(scheme, like.classes | self._expand(table), like.unlabelled)
+        unlabelled = tuple(self._class_of[value] for value in self._members(table.get("unlabelled", [])))
+        return Crosswalk(scheme, self._expand(table), unlabelled)
+
+    def _members(self, entries: list[int | str]) -> list[int]:
+        """Ids of a list in which a name stands for the ids of a group."""
+        return [value for entry in entries for value in (self.groups[entry] if isinstance(entry, str) else [entry])]
+
+    def _expand(self, table: dict[str, Any]) -> dict[int, int]:
+        """Turn ``ranges``, ``same``, ``map``, ``into`` and ``unknown`` of a TOML cross-walk into one dictionary."""
+        class_of, classes = self._class_of, {0: 0}
+        for span in table.get("ranges", []):
+            for value in range(span["first"], span["last"] + 1, span.get("step", 1)):
+                classes[value] = class_of[span["to"]] if span["to"] != "unknown" else UNKNOWN
+        classes |= {value: class_of[value] for value in self._members(table.get("same", []))}
+        classes |= {int(source): class_of[target] for source, target in table.get("map", {}).items()}
+        classes |= {value: class_of[int(target)] for target, values in table.get("into", {}).items() for value in values}
+        return classes | dict.fromkeys(self._members(table.get("unknown", [])), UNKNOWN)
 
 
 def _structure(row: dict[str, Any]) -> Structure:
     red, green, blue = row["colour"]
     return Structure(row["id"], row["name"], row["tissue"], row.get("mirror", row["id"]), (red, green, blue))
-
-
-def _expand(table: dict[str, Any], class_of: dict[int, int]) -> dict[int, int]:
-    """Turn ``ranges``, ``same``, ``map`` and ``unknown`` of a TOML cross-walk into one dictionary."""
-    classes = {0: 0}
-    for span in table.get("ranges", []):
-        for value in range(span["first"], span["last"] + 1, span.get("step", 1)):
-            classes[value] = class_of[span["to"]]
-    classes |= {value: class_of[value] for value in table.get("same", [])}
-    classes |= {int(source): class_of[target] for source, target in table.get("map", {}).items()}
-    classes |= dict.fromkeys(table.get("unknown", []), UNKNOWN)
-    return classes
 
 
 def protocol_names() -> list[str]:

@@ -15,6 +15,7 @@ from spanseg.labels import Protocol, load_protocol
 MEETINGS = ("gated", "prepend")
 """How tokens meet a stage of attention; on a stage of convolutions they meet in a two-way block."""
 
+OUTPUTS = ("probabilities", "labels")
 TOLD = ("table", "facts")
 """Keys of ``[tokens]`` that say where the sentences come from and which facts they tell; not the network's matter."""
 
@@ -71,6 +72,31 @@ def protocol_of(recipe: dict[str, Any]) -> Protocol:
     return load_protocol(recipe.get("recipe", {}).get("protocol", "aseg"))
 
 
+def inputs_of(recipe: dict[str, Any]) -> list[dict[str, str]]:
+    """What the channels of a recipe's image are, in order.
+
+    ``{image = "T1"}`` is the scan, ``{model = "tissue", output = "probabilities"}`` or ``"labels"`` is what the tissue
+    network of the recipe's ``[cascade]`` finds in it.
+
+    Raises:
+        SpansegError: an entry that is neither.
+    """
+    inputs: list[dict[str, str]] = recipe.get("recipe", {}).get("inputs", [{"image": "T1"}])
+    for one in inputs:
+        if set(one) != {"image"} and (one.get("model") != "tissue" or one.get("output") not in OUTPUTS):
+            raise SpansegError(
+                f"the recipe's inputs hold {one}; expected {{image = \"T1\"}} or {{model = \"tissue\", output = "
+                f"{' or '.join(OUTPUTS)}}}."
+            )
+    return inputs
+
+
+def channels_of(recipe: dict[str, Any]) -> int:
+    """How many channels a recipe's image has."""
+    tissues = len(load_protocol("tissue")) if any("model" in one for one in inputs_of(recipe)) else 0
+    return sum(tissues if one.get("output") == "probabilities" else 1 for one in inputs_of(recipe))
+
+
 def build(recipe: dict[str, Any]) -> nn.Module:
     """Build the model of a recipe: :func:`backbone`, then :func:`equip`."""
     return equip(backbone(recipe), recipe)
@@ -84,7 +110,7 @@ def backbone(recipe: dict[str, Any]) -> nn.Module:
     """
     options = dict(recipe["backbone"])
     name, canvas = options.pop("name"), canvas_of(recipe)
-    given: dict[str, Any] = {"in_channels": 1, "out_channels": len(protocol_of(recipe))}
+    given: dict[str, Any] = {"in_channels": channels_of(recipe), "out_channels": len(protocol_of(recipe))}
     if "image_shape" in inspect.signature(parts.find("nets", name)).parameters:
         given["image_shape"] = canvas.shape
     network: nn.Module = parts.build("nets", name, options, **given)

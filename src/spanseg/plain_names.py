@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
 from spanseg.result import StructureVolume
 
+_PARCEL = re.compile("ctx-([lr])h-")
 _STRUCTURES = {
     "Inf-Lat-Vent": "Inferior lateral ventricle",
     "VentralDC": "Ventral DC",
@@ -25,7 +28,7 @@ def plain_name(name: str) -> str:
         >>> plain_name("Left-Cerebral-White-Matter")
         'Cerebral white matter'
     """
-    bare = name.removeprefix("Left-").removeprefix("Right-")
+    bare = name.partition("-")[2] if name.startswith(("Left-", "Right-")) else _PARCEL.sub("", name)
     return _STRUCTURES.get(bare) or " ".join(
         word if place == 0 or word.isupper() else word.lower() for place, word in enumerate(bare.split("-"))
     )
@@ -41,4 +44,6 @@ def row_name(row: StructureVolume) -> str:
     if row.id == 0:
         return _SUMS.get(row.name, row.name)
     side, plain = row.name.partition("-")[0], plain_name(row.name)
+    if parcel := _PARCEL.match(row.name):
+        side = "Left" if parcel[1] == "l" else "Right"
     return f"{side} {plain[0].lower()}{plain[1:]}" if side in ("Left", "Right") else plain

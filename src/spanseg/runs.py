@@ -10,6 +10,7 @@ import torch
 from spanseg import checkpoint, model, parts
 from spanseg import recipe as recipes
 from spanseg.board import Board
+from spanseg.cascade import cascaded
 from spanseg.errors import SpansegError
 from spanseg.facts import Facts
 from spanseg.generation import PackedMap, load_classes
@@ -18,6 +19,7 @@ from spanseg.labelled import RealOptions, labelled_scans
 from spanseg.rebalance import BIAS, rebalanced
 from spanseg.sampling import GENTLE, Mixture, RealScans
 from spanseg.sentences import load_table
+from spanseg.silver import Silver
 from spanseg.synth import Generator, SynthOptions
 from spanseg.told import TAKES, Teller, Telling
 from spanseg.train import Trainer, TrainOptions, validation_score
@@ -116,6 +118,7 @@ def sources(recipe: dict[str, Any], maps: list[PackedMap], device: str) -> tuple
     protocol, canvas = model.protocol_of(recipe), model.canvas_of(recipe)
     section = dict(recipe.get("synth", {}))
     seen, left_out = split_maps(maps, int(section.pop("left_out", 0)))
+    silver = float(section.pop("silver", 0))
     options, table = options_from(SynthOptions, section, "synth"), load_classes(protocol)
     tell = teller(recipe)
     source = _telling(Generator(seen, table, canvas, options, device), tell)
@@ -124,9 +127,9 @@ def sources(recipe: dict[str, Any], maps: list[PackedMap], device: str) -> tuple
         scans = RealScans(labelled_scans(real, protocol), protocol, canvas, GENTLE if real.gentle else options, tell)
         source = Mixture([source, scans], [1 - real.share, real.share])
     if not left_out:
-        return source, None
+        return cascaded(recipe, source), None
     looked_at = Generator(left_out, table, canvas, dataclasses.replace(options, **PLAIN), device)
-    return source, _telling(looked_at, tell)
+    return cascaded(recipe, source), cascaded(recipe, _telling(looked_at, tell))
 
 
 def teller(recipe: dict[str, Any]) -> Teller | None:

@@ -68,6 +68,7 @@ class RealScans:
         self.mirror = torch.from_numpy(mirrored)
         self.scans = [self._ready(scan) for scan in scans]
         self.unlabelled = [scan.unlabelled for scan in scans]
+        self.names = [scan.name for scan in scans]
         self.people = [(scan.facts, scan.centre) for scan in scans]
 
     @staticmethod
@@ -90,7 +91,7 @@ class RealScans:
             unlabelled = tuple(int(self.mirror[one]) for one in unlabelled)
         seen = normalise(scanner(place.linear(image), draw, options))
         told = None if self.tell is None else self.tell(*self.people[which], rng=draw.rng)
-        return Sample(seen[None, None], target[None], told, unlabelled)
+        return Sample(seen[None, None], target[None], told, unlabelled, self.names[which])
 
 
 class Mixture:

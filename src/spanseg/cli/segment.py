@@ -16,7 +16,9 @@ from spanseg.errors import SpansegError
 
 if TYPE_CHECKING:
     from spanseg.batch import Batch, Outcome
+    from spanseg.facts import Facts
     from spanseg.inputs import Job
+    from spanseg.sidecar import OutputOptions
 
 _WHOLE_BATCH_S = 1e6
 
@@ -43,6 +45,14 @@ class Form(StrEnum):
     QFORM = "qform"
 
 
+class Told(StrEnum):
+    """What a model is told about a person."""
+
+    GIVEN = "given"
+    UNKNOWN = "unknown"
+    MARGINALISE = "marginalise"
+
+
 class Only(StrEnum):
     """What may be written alone."""
 
@@ -62,7 +72,10 @@ def segment(
     age: Annotated[str | None, typer.Option(help="Age in years, for models that are told it.")] = None,
     sex: Annotated[str | None, typer.Option(help="female or male, for models that are told it.")] = None,
     diagnosis: Annotated[str | None, typer.Option(help="For models that are told it, such as healthy.")] = None,
-    store_facts: Annotated[bool, typer.Option("--store-facts", help="Keep age, sex and diagnosis in files.")] = False,
+    participants: Annotated[Path | None, typer.Option(help="BIDS participants.tsv: facts of each scan.")] = None,
+    told: Annotated[Told, typer.Option("--facts", help="What to tell of age and sex.")] = Told.GIVEN,
+    tell_diagnosis: Annotated[bool, typer.Option("--tell-diagnosis", help="Tell the diagnosis too.")] = False,
+    store_facts: Annotated[bool, typer.Option("--store-facts", help="Keep age, sex, diagnosis in the files.")] = False,
     model: Annotated[str, typer.Option(help="Name of a shipped model, or a model folder.")] = "default",
     precision: Annotated[Precision, typer.Option(help="Numbers the network computes in.")] = Precision.AUTO,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of the network; all cores by default.")] = None,
@@ -73,20 +86,16 @@ def segment(
     """Segment brain scans: labels, volumes, mask and report, on each scan's own grid.
 
     A folder's tree is kept under the output folder. From a folder: *_T1w images if there are any, else mri/T1.mgz, else
-    every image that is not a label map, a mask or under derivatives. Finished scans are skipped.
+    every image that is not a label map, a mask or under derivatives. Finished scans are skipped, unless
+    facts decide their labels that --store-facts did not keep.
 
     Exit codes: 0 all done; 1 some scans failed; 2 bad input or usage, nothing done; 130 interrupted.
     """
-    from spanseg.facts import Facts, age_from_text
-    from spanseg.inputs import find_jobs
-
-    facts = Facts(age_from_text(age), sex, diagnosis)
+    facts = _facts_by_hand(age, sex, diagnosis, participants)
     memory = None if max_memory is None else bytes_from_text(max_memory)
-    if only and (probabilities or brain):
-        raise SpansegError("--only labels leaves out what --probabilities and --brain add; give one or the other.")
-    jobs = find_jobs(scans, out)
-    if lesion_mask and len(jobs) > 1:
-        raise SpansegError(f"--lesion-mask belongs to one scan, and these are {len(jobs)}; give both alone.")
+    outputs = _outputs(only, probabilities, brain, store_facts)
+    jobs = _jobs_of(scans, out, lesion_mask)
+    people = None if participants is None else _facts_of_scans(jobs, participants)
     is_batch = len(jobs) > 1 or any(scan.is_dir() for scan in scans)
     if is_batch or dry_run:
         _print_list(jobs)
@@ -95,7 +104,6 @@ def segment(
 
     from spanseg.batch import Batch
     from spanseg.segmenter import SegmentOptions
-    from spanseg.sidecar import OutputOptions
 
     options = SegmentOptions(
         model=model,
@@ -105,15 +113,55 @@ def segment(
         device=device.value,
         trust=trust and trust.value,
         facts=facts,
+        facts_policy=told.value,
+        tell_diagnosis=tell_diagnosis,
         lesion_mask=lesion_mask,
         probabilities=probabilities,
     )
-    batch = Batch(jobs, options, OutputOptions(brain, only is not None, store_facts), overwrite)
-    outcomes = _run_batch(batch, out, context.obj) if is_batch else _run_one(batch, context.obj)
+    batch = Batch(jobs, options, outputs, overwrite, people)
+    _exit_by(_run_batch(batch, out, context.obj) if is_batch else _run_one(batch, context.obj))
+
+
+def _outputs(only: Only | None, probabilities: bool, brain: bool, store_facts: bool) -> OutputOptions:
+    from spanseg.sidecar import OutputOptions
+
+    if only and (probabilities or brain):
+        raise SpansegError("--only labels leaves out what --probabilities and --brain add; give one or the other.")
+    return OutputOptions(brain, only is not None, store_facts)
+
+
+def _jobs_of(scans: list[Path], out: Path, lesion_mask: Path | None) -> list[Job]:
+    from spanseg.inputs import find_jobs
+
+    jobs = find_jobs(scans, out)
+    if lesion_mask and len(jobs) > 1:
+        raise SpansegError(f"--lesion-mask belongs to one scan, and these are {len(jobs)}; give both alone.")
+    return jobs
+
+
+def _facts_by_hand(age: str | None, sex: str | None, diagnosis: str | None, participants: Path | None) -> Facts:
+    from spanseg.facts import Facts, age_from_text
+
+    by_hand = {"--age": age, "--sex": sex, "--diagnosis": diagnosis}
+    given = " and ".join(name for name, value in by_hand.items() if value is not None)
+    if participants is not None and given:
+        raise SpansegError(f"--participants takes the facts from its table, so {given} cannot be given too; drop one.")
+    return Facts(age_from_text(age), sex, diagnosis)
+
+
+def _facts_of_scans(jobs: list[Job], participants: Path) -> dict[Path, Facts]:
+    from spanseg.participants import facts_of, participant_of, read_participants
+
+    table = read_participants(participants)
+    return {job.path: facts_of(table, participant_of(job.path), participants) for job in jobs}
+
+
+def _exit_by(outcomes: list[Outcome]) -> None:
+    """Leave with the code that tells whether some or all scans failed."""
     errors = [outcome.error for outcome in outcomes if outcome.state == "failed"]
     if errors:
-        nothing_done = len(errors) == len(jobs) and all(isinstance(error, SpansegError | OSError) for error in errors)
-        raise typer.Exit(2 if nothing_done else 1)
+        ours = all(isinstance(error, SpansegError | OSError) for error in errors)
+        raise typer.Exit(2 if ours and len(errors) == len(outcomes) else 1)
 
 
 def bytes_from_text(text: str) -> int:

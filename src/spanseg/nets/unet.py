@@ -70,7 +70,12 @@ class UNet(nn.Module):
 
     def groups(self) -> dict[str, list[nn.Parameter]]:
         """All parameters by role; the bottleneck is the encoder's, skip paths have none."""
-        modules = {"encoder": (self.encoder,), "skips": (), "decoder": (self.up, self.decoder), "head": (self.classify,)}
+        modules = {
+            "encoder": (self.encoder,),
+            "skips": (),
+            "decoder": (self.up, self.decoder),
+            "head": (self.classify,),
+        }
         return {name: [p for part in parts for p in part.parameters()] for name, parts in modules.items()}
 
     def forward(self, image: Float[Tensor, "batch channel i j k"]) -> Float[Tensor, "batch class i j k"]:

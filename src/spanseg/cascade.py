@@ -1,0 +1,97 @@
+"""A network whose input holds what another network found: tissue first, structures on top of it.
+
+Reference: KGPL trains its structure network on predicted tissue labels alone, in which most borders of the deep grey
+matter cannot be seen. Here the default is the T1 with the tissue's probabilities; ``labels`` alone is the paper's way.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from spanseg import checkpoint, model
+from spanseg import recipe as recipes
+from spanseg.errors import SpansegError
+from spanseg.interfaces import Sample, Source
+
+
+class Cascaded:
+    """Puts what the first network finds in each sample into the channels of its image.
+
+    Args:
+        source: where samples come from.
+        first: network of the first step.
+        inputs: the recipe's list of inputs.
+        out_of_fold: first networks for the people that ``first`` was trained on, by the name of their scan: each has
+            never seen that person, so that training meets predictions as rough as those in use.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        first: nn.Module,
+        inputs: list[dict[str, str]],
+        out_of_fold: Mapping[str, nn.Module] | None = None,
+    ) -> None:
+        self.source, self.first, self.inputs = source, first.eval(), inputs
+        self.out_of_fold = {name: network.eval() for name, network in (out_of_fold or {}).items()}
+
+    def draw(self, seed: int, index: int) -> Sample:
+        """Draw a sample and look at it with the first network."""
+        sample = self.source.draw(seed, index)
+        network = self.out_of_fold.get(sample.case, self.first)
+        told = {} if sample.told is None or not isinstance(network, model.Prompted) else {"told": sample.told}
+        with torch.no_grad():
+            probabilities = torch.softmax(network(sample.image, **told), 1)
+        return sample._replace(image=channels(sample.image, probabilities, self.inputs))
+
+
+def channels(
+    image: Float[Tensor, "batch 1 i j k"], probabilities: Float[Tensor, "batch class i j k"], inputs: list[dict[str, str]]
+) -> Float[Tensor, "batch channel i j k"]:
+    """Stack the inputs of a second network in the order of its recipe."""
+    made = {
+        "probabilities": lambda: probabilities,
+        "labels": lambda: probabilities.argmax(1, keepdim=True).float() / (probabilities.shape[1] - 1),
+    }
+    return torch.cat([image if "image" in one else made[one["output"]]() for one in inputs], 1)
+
+
+def first_run(recipe: dict[str, Any]) -> Path | None:
+    """The run or model folder of a recipe's first network; ``None`` for a recipe without one.
+
+    Raises:
+        SpansegError: the recipe's inputs need a first network and ``[cascade]`` names none, or it has another canvas.
+    """
+    if not any("model" in one for one in model.inputs_of(recipe)):
+        return None
+    named = recipe.get("cascade", {}).get("tissue", "")
+    if not named:
+        raise SpansegError(
+            "the recipe's inputs ask for predicted tissue; say which run predicts it: --set cascade.tissue=RUN."
+        )
+    folder = checkpoint.weights_of(named).parent
+    first = recipes.load(str(folder / "recipe.toml"))
+    if model.canvas_of(first) != model.canvas_of(recipe) or model.protocol_of(first).name != "tissue":
+        raise SpansegError(
+            f"{folder}: expected a run of the protocol 'tissue' on the canvas {model.canvas_of(recipe)}, this one is of "
+            f"'{model.protocol_of(first).name}' on {model.canvas_of(first)}; train the first step on the same canvas."
+        )
+    return folder
+
+
+def cascaded(recipe: dict[str, Any], source: Source) -> Source:
+    """The source of a recipe, looked at by its first network if it has one.
+
+    ``[cascade] folds`` maps names of scans to the runs that have not seen them.
+    """
+    folder = first_run(recipe)
+    if folder is None:
+        return source
+    folds = recipe["cascade"].get("folds", {})
+    networks = {run: checkpoint.restore(Path(run))[1] for run in sorted(set(folds.values()))}
+    out_of_fold = {scan: networks[run] for scan, run in folds.items()}
+    return Cascaded(source, checkpoint.restore(folder)[1], model.inputs_of(recipe), out_of_fold)

@@ -1,0 +1,169 @@
+"""What a BIDS participants table says about the people: one tab-separated row a person."""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import io
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from spanseg.errors import SpansegError
+from spanseg.facts import Facts, age_from_text
+from spanseg.pairing import case_key
+
+NAME = "participants.tsv"
+_COLUMNS = {"age_years": ("age",), "sex": ("sex", "gender"), "diagnosis": ("diagnosis", "dx", "group")}
+"""Facts, and the columns that hold them; of several the first counts."""
+_OTHER_SEX = frozenset({"o", "other"})
+"""BIDS allows it; there is no sentence for it, so it is told as unknown."""
+_YEARS = frozenset({"y", "yr", "yrs", "year", "years", "a"})
+
+
+def find_table(folder: Path) -> Path | None:
+    """Find the participants table of a BIDS dataset: in the folder itself or above, up to the dataset's root.
+
+    The search ends at the folder with ``dataset_description.json``; without one, only the folder itself counts.
+    """
+    climbed: list[Path] = []
+    for place in (folder.absolute(), *folder.absolute().parents):
+        climbed.append(place)
+        if (place / "dataset_description.json").is_file():
+            break
+    else:
+        climbed = climbed[:1]
+    return next((place / NAME for place in climbed if (place / NAME).is_file()), None)
+
+
+def read_participants(path: Path) -> dict[str, Facts]:
+    """Read a participants table.
+
+    Columns (in any case): ``participant_id``; ``age`` in years, where ``89+`` is 89; ``sex`` or ``gender``;
+    ``diagnosis``, ``dx`` or ``group``. ``n/a`` and an empty cell are unknown, and so is a column that is missing.
+
+    Returns:
+        Facts by participant, such as ``sub-01``; the ``sub-`` is added where the table leaves it out.
+
+    Raises:
+        SpansegError: the table cannot be read, ages are not in years, or a cell makes no sense.
+    """
+    people: dict[str, Facts] = {}
+    lines: dict[str, int] = {}
+    for line, row in _rows(path):
+        where = f"{path}, line {line}"
+        if not row["participant_id"]:
+            raise SpansegError(f"{where}: participant_id is empty; write whose row it is, such as sub-01.")
+        person, facts = _with_sub(row["participant_id"]), _facts(row, where)
+        if people.get(person, facts) != facts:
+            raise SpansegError(f"{where}: {person} stands in line {lines[person]} too, with other facts; keep one row.")
+        people[person] = facts
+        lines.setdefault(person, line)
+    if any(facts.age_years is not None for facts in people.values()):
+        _require_years(path)
+    return people
+
+
+def participant_of(scan: Path) -> str:
+    """Whose scan a file is, by the ``sub-…`` of its name or of its FreeSurfer folder, else by its whole name.
+
+    Example:
+        >>> participant_of(Path("sub-01_ses-2_T1w.nii.gz")), participant_of(Path("bert/mri/T1.mgz"))
+        ('sub-01', 'sub-bert')
+    """
+    key = case_key(scan)
+    if "sub" in key:
+        return _with_sub(key["sub"])
+    found = re.match(r"sub-[^_]+", key["name"])
+    return found[0] if found else _with_sub(key["name"])
+
+
+def facts_of(table: Mapping[str, Facts], case: str, path: Path) -> Facts:
+    """Return what a table says about one person.
+
+    Args:
+        table: what :func:`read_participants` read.
+        case: the person, such as ``sub-01``.
+        path: where the table is, for the message.
+
+    Raises:
+        SpansegError: the person is not in it.
+    """
+    if case in table:
+        return table[case]
+    close = difflib.get_close_matches(case, table, n=1)
+    hint = f" (the nearest is {close[0]})" if close else ""
+    raise SpansegError(
+        f"{path}: there is no row for {case} among its {len(table)}{hint}; add one, with n/a for what is unknown."
+    )
+
+
+def _facts(row: dict[str, str], where: str) -> Facts:
+    """The facts of one row, checked cell by cell so that a message names the column."""
+    cells: dict[str, str | float | None] = {}
+    for field, columns in _COLUMNS.items():
+        column = next((name for name in columns if name in row), None)
+        if column is None:
+            continue
+        text = row[column]
+        try:
+            cells[field] = _value(field, text)
+            Facts(**{field: cells[field]})  # type: ignore[arg-type]
+        except SpansegError as error:
+            advice = ", or rename the column if it holds something else" if column == "group" else ""
+            reason = str(error).rstrip(".")
+            raise SpansegError(
+                f"{where}: the {column} '{text}' cannot be used: {reason}; correct the cell, write n/a{advice}."
+            ) from error
+    return Facts(**cells)  # type: ignore[arg-type]
+
+
+def _value(field: str, text: str) -> str | float | None:
+    if field == "age_years":
+        return age_from_text(re.sub(r"^(\d+(?:\.\d+)?)\+$", r"\1", text))
+    return None if field == "sex" and text.lower() in _OTHER_SEX else text
+
+
+def _with_sub(participant: str) -> str:
+    return participant if participant.startswith("sub-") else f"sub-{participant}"
+
+
+def _require_years(path: Path) -> None:
+    """Refuse ages that the table's own description says are in months or weeks."""
+    description = path.with_suffix(".json")
+    if not description.is_file():
+        return
+    try:
+        columns = json.loads(description.read_text(encoding="utf-8-sig"))
+        units = {name.lower(): entry for name, entry in columns.items()}["age"]["Units"]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return  # a description is optional, and so is each of its parts
+    if isinstance(units, str) and units.strip().lower() not in _YEARS:
+        raise SpansegError(
+            f"{path}: {description.name} says that ages are in '{units}', expected years; convert the column to years "
+            "(six months are 0.5) and write years there."
+        )
+
+
+def _rows(path: Path) -> list[tuple[int, dict[str, str]]]:
+    """Rows with their line numbers; columns in small letters, cells without spaces round them."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")  # spreadsheets put a mark in front
+    except UnicodeDecodeError as error:
+        raise SpansegError(f"{path}: expected UTF-8 text; save the table as tab-separated text again.") from error
+    except OSError as error:
+        raise SpansegError(f"{path}: this participants table cannot be read ({error.strerror}).") from error
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter="\t", restval="", quoting=csv.QUOTE_NONE)
+    try:
+        columns = [name.strip().lower() for name in reader.fieldnames or []]
+        reader.fieldnames = columns
+        rows = [(reader.line_num, row) for row in reader]
+    except csv.Error as error:
+        raise SpansegError(f"{path}: this is no table of tab-separated text ({error}).") from error
+    if "participant_id" not in columns:
+        raise SpansegError(
+            f"{path}: expected tab-separated columns participant_id, age, sex and diagnosis (all but the first may be "
+            f"missing), got {', '.join(columns) or 'an empty file'}."
+        )
+    return [(line, {name: cell.strip() for name, cell in row.items() if isinstance(name, str)}) for line, row in rows]

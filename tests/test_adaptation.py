@@ -1,0 +1,148 @@
+"""Adapting to a centre, from a few scans to a model that segments them without PyTorch."""
+
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+import tiny
+from spanseg import adaptation, centres, checkpoint, export, model, runtime, segmenter
+from spanseg.errors import SpansegError
+from spanseg.judging import changes, judge
+from spanseg.labelled import pair_scans
+from spanseg.simulate import simulate
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("centre")
+    label_map = tiny.write_map(folder / "map.nii.gz")
+    simulate([label_map], folder / "bids", 5, voxel_mm=4.0)
+    return folder / "bids"
+
+
+@pytest.fixture(scope="module")
+def pairs(dataset):
+    return sorted(pair_scans(dataset, dataset / "derivatives"))
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    """An untrained tiny model, as a folder that others adapt."""
+    folder = tmp_path_factory.mktemp("base")
+    recipe = tiny.recipe()
+    torch.manual_seed(0)
+    checkpoint.save(folder / "run", model.build(recipe).state_dict(), recipe)
+    canvas = np.random.default_rng(0).random((32, 32, 32), dtype=np.float32)
+    export.export(
+        folder / "run", folder / "model", export.Description("tiny", "1", "Apache-2.0", "nothing"), [canvas]
+    )
+    return folder / "model"
+
+
+def options(base, **more):
+    return adaptation.AdaptOptions(start=str(base), labels="aseg", **({"most_steps": 10, "budget_s": 600} | more))
+
+
+@pytest.fixture(scope="module")
+def adapter(base, pairs, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("adapters") / "ours"
+    plans = []
+    adaptation.adapt(pairs[:3], folder, options(base), plans.append, lambda row: None)
+    adaptation.exported(folder, "ours", options(base), pairs[0][0])
+    return folder, plans[0]
+
+
+def test_the_plan_says_what_will_be_trained(adapter):
+    plan = adapter[1]
+    assert plan.adaptation == "decoder" and plan.steps == 10 and plan.step_s > 0
+    assert 0 < plan.trained < plan.total
+
+
+def test_an_adapter_changes_what_the_model_finds_and_nothing_in_the_base(adapter, base, pairs):
+    before = (base / "weights.safetensors").read_bytes()
+    first = segmenter.segment(pairs[4][0], model=str(base))
+    second = segmenter.segment(pairs[4][0], model=str(adapter[0]))
+    assert (first.labels.data != second.labels.data).any()
+    assert (base / "weights.safetensors").read_bytes() == before
+
+
+def test_the_delta_holds_the_decoder_and_no_more(adapter):
+    names = checkpoint.load_tensors(adapter[0] / checkpoint.DELTA)
+    assert not [name for name in names if name.startswith(("encoder.", "stem.", "down."))]
+    assert any(name.startswith("decoder.") for name in names)
+    assert not (adapter[0] / "weights.safetensors").exists()
+
+
+def test_the_delta_reloads_to_what_was_exported(adapter):
+    _, network = checkpoint.restore(adapter[0])
+    canvas = np.random.default_rng(1).random((32, 32, 32), dtype=np.float32)
+    with torch.no_grad():
+        expected = torch.softmax(network.eval()(torch.from_numpy(canvas)[None, None]), 1)[0].numpy() * 255
+    got = runtime.Engine(runtime.open_model(str(adapter[0])), "f32", 1)(canvas)
+    assert np.abs(got - expected).max() < 1.5
+
+
+def test_a_centre_without_an_adapter_is_segmented_by_the_base(base, tmp_path):
+    found, note = centres.model_of("elsewhere", str(base), tmp_path)
+    assert found == str(base)
+    assert "no adapter" in note
+
+
+def test_a_centre_with_an_adapter_is_segmented_by_it(adapter, base):
+    found, note = centres.model_of("ours", str(base), adapter[0].parent)
+    assert found == str(adapter[0])
+    assert "ours" in note
+
+
+def test_an_adapter_of_another_base_is_refused(adapter):
+    with pytest.raises(SpansegError, match="another base model"):
+        centres.model_of("ours", "default", adapter[0].parent)
+
+
+@pytest.mark.parametrize("name", ["../ours", "", "a/b", "x" * 65])
+def test_a_name_that_is_no_folder_is_refused(name):
+    with pytest.raises(SpansegError, match="cannot be the name of a centre"):
+        centres.folder_of(name)
+
+
+def test_a_delta_on_other_weights_is_refused(adapter, base, tmp_path):
+    other = tmp_path / "base"
+    shutil.copytree(base, other)
+    tensors = checkpoint.load_tensors(other / "weights.safetensors")
+    checkpoint.save_tensors(other / "weights.safetensors", {key: value + 1 for key, value in tensors.items()})
+    shutil.copytree(adapter[0], tmp_path / "ours")
+    text = (tmp_path / "ours" / "recipe.toml").read_text().replace(str(base), str(other))
+    (tmp_path / "ours" / "recipe.toml").write_text(text)
+    with pytest.raises(SpansegError, match="belongs to other weights"):
+        checkpoint.restore(tmp_path / "ours")
+
+
+def test_few_scans_learn_tokens_and_more_learn_the_decoder():
+    assert adaptation.choose(2)[0] == "tokens_and_head"
+    assert adaptation.choose(5)[0] == "decoder"
+
+
+def test_tokens_alone_adapt_and_export(base, pairs, tmp_path):
+    settings = options(base, replay_share=0.0)
+    adaptation.adapt(pairs[:2], tmp_path / "few", settings, lambda plan: None, lambda row: None)
+    adaptation.exported(tmp_path / "few", "few", settings, pairs[0][0])
+    names = checkpoint.load_tensors(tmp_path / "few" / checkpoint.DELTA)
+    assert any(name.startswith("tokens.") for name in names)
+    assert segmenter.segment(pairs[0][0], model=str(tmp_path / "few")).volumes
+
+
+def test_people_are_not_on_both_sides(pairs):
+    train, test = adaptation.split_people(pairs, [])
+    assert train and test and not {scan for scan, _ in train} & {scan for scan, _ in test}
+    named = [adaptation.subject_of(pairs[0][0])]
+    train, test = adaptation.split_people(pairs, named)
+    assert [scan for scan, _ in train] == [pairs[0][0]] and len(test) == len(pairs) - 1
+    with pytest.raises(SpansegError, match="no labelled scan of sub-nobody"):
+        adaptation.split_people(pairs, ["nobody"])
+
+
+def test_a_model_compared_with_itself_has_not_changed(base, pairs):
+    cases, protocol = judge(pairs[:2], "aseg", segmenter.SegmentOptions(model=str(base)))
+    assert {row.difference.mean for row in changes(cases, cases, protocol)} == {0.0}

@@ -50,7 +50,8 @@ def segment_scan(scan: Any, predictor: FakePredictor, options: Any) -> Segmentat
     labels = np.where(scan.volume.data > scan.volume.data.mean(), 2, 0).astype(np.int32)
     inside = (labels > 0).astype(np.uint8)
     mm3 = float(inside.sum()) * scan.volume.voxel_volume_mm3
-    volumes = [StructureVolume(2, "Left-Cerebral-White-Matter", mm3 + 0.25, mm3), StructureVolume(0, "Total-WM", mm3, mm3)]
+    volumes = [StructureVolume(2, "Left-Cerebral-White-Matter", mm3 + 0.25, mm3)]
+    volumes.append(StructureVolume(0, "Total-WM", mm3, mm3))
     volumes.append(StructureVolume(0, "IntraCranialVol", None, None, "the scan is skull-stripped"))
     if options.lesion_mask:
         volumes.append(StructureVolume(25, "Lesion", 1.0, 1.0))

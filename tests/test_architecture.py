@@ -24,14 +24,14 @@ LAYERS = (  # imports go down or stay level, never up
     plain_names sentences""",
     # 1 data
     """streams headers affines voxels loading images inputs pairing participants schemes metrics stats generation
-    centring deform synth told sampling labelled dataset_audit losses optim""",
+    centring deform synth silver told sampling labelled dataset_audit losses optim""",
     # 2 parts
     """nets tokens meeting adapt objectives""",
     # 3 model
     """model""",
     # 4 verbs
     """runtime runtime_torch labelling segmenter asymmetry flags report report_pictures sidecar outputs batch_table
-    batch verify evaluation evaluate checkpoint train rebalance board runs export graph telling judging centres adaptation cascade simulate
+    batch verify evaluation evaluate checkpoint train rebalance board runs export graph telling judging centres chain swaps adaptation cascade simulate
     text_tower import_weights params""",
     # 5 doors
     """spanseg __main__ cli""",
@@ -40,7 +40,7 @@ PART_FOLDERS = ("nets", "tokens", "adapt", "objectives")
 FOLDERS = (*PART_FOLDERS, "cli", "web")  # all files of a folder lie in its layer
 TORCH = {
     *PART_FOLDERS,
-    *("deform", "synth", "told", "sampling", "labelled", "losses", "optim", "meeting"),
+    *("deform", "synth", "silver", "told", "sampling", "labelled", "losses", "optim", "meeting"),
     *("model", "checkpoint", "train", "rebalance", "board", "runs", "export", "graph", "adaptation", "cascade", "simulate", "runtime_torch"),
     *("params", "cli.params"),
     *("text_tower", "import_weights", "cli.train", "cli.export", "cli.simulate", "cli.sentences", "cli.adapt"),

@@ -105,9 +105,7 @@ def test_other_channels_and_classes_are_reported_and_left(published: dict[str, T
 def test_too_little_is_refused_and_changes_nothing(published: dict[str, Tensor]) -> None:
     ours = network()
     before = {key: value.clone() for key, value in ours.state_dict().items()}
-    with pytest.raises(
-        SpansegError, match=r"hold 1\d\.\d% of the network's parameters .* 50\.0% are needed; .*encoder1"
-    ):
+    with pytest.raises(SpansegError, match=r"hold 1\d\.\d% of .* 50\.0% are needed; .*encoder1"):
         load_swin_unetr(ours, self_supervised(published, "module."), 0.5)
     assert all(torch.equal(value, before[key]) for key, value in ours.state_dict().items())
 
@@ -147,9 +145,7 @@ def test_a_file_that_would_run_code_is_refused_before_it_does(tmp_path: Path) ->
     torch.save({"state_dict": TENSORS, "extra": Attack(str(victim))}, tmp_path / "weights.pt")
     (tmp_path / "bare.pt").write_bytes(pickle.dumps(Attack(str(victim))))
     for name in ("weights.pt", "bare.pt"):
-        with pytest.raises(
-            SpansegError, match=rf"{name}: only plain tensors .* save its state_dict\(\) as safetensors"
-        ):
+        with pytest.raises(SpansegError, match=rf"{name}: only plain tensors .* as safetensors"):
             read_tensors(tmp_path / name)
     assert not victim.exists()
 

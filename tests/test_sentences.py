@@ -90,10 +90,10 @@ def test_ages_lie_apart(table: SentenceTable) -> None:
 
 
 def test_neighbouring_anchors_lie_apart_whatever_else_is_known(table: SentenceTable) -> None:
-    """The longer the sentence, the smaller the share of its age; 7 % is what the longest keep."""
+    """The closest are sixty and seventy years with a long diagnosis: 9.8 %."""
     for sex, diagnosis in itertools.product((*SEXES, None), (*DIAGNOSES, None)):
         told = [table.embed(Facts(age_years=age, sex=sex, diagnosis=diagnosis))[0] for age in AGE_ANCHORS.values()]
-        assert min(distance(a, b) for a, b in itertools.pairwise(told)) > 0.07
+        assert min(distance(a, b) for a, b in itertools.pairwise(told)) > 0.09
 
 
 def test_sex_and_diagnosis_lie_apart(table: SentenceTable) -> None:

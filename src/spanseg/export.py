@@ -15,7 +15,9 @@ from torch import Tensor, nn
 
 from spanseg import checkpoint, files, model
 from spanseg import recipe as recipes
+from spanseg.cascade import first_run
 from spanseg.centring import first_guess
+from spanseg.chain import FIRST, stacked
 from spanseg.errors import SpansegError
 from spanseg.facts import Facts
 from spanseg.geometry import Placement
@@ -23,7 +25,7 @@ from spanseg.graph import Probabilities, write_onnx
 from spanseg.images import read_scan
 from spanseg.intensity import normalise
 from spanseg.labels import Protocol
-from spanseg.runtime import Engine, ModelFolder, Words
+from spanseg.runtime import Engine, ModelFolder, Words, open_model
 from spanseg.sentences import load_table
 from spanseg.telling import TABLE
 from spanseg.told import TAKES
@@ -84,8 +86,9 @@ def export(
         draft = Path(scratch)
         table = _table(recipe, description, network)
         words = _words(recipe, draft, table)
+        canvases = _with_first(recipe, draft, table, description, canvases)
         graph = Probabilities(network, centre if _source(recipe) == "learned" else -1)
-        write_onnx(graph, _inputs(np.zeros(model.canvas_of(recipe).shape, np.float32), words), draft / "model.onnx")
+        write_onnx(graph, _inputs(np.zeros_like(canvases[0]), words), draft / "model.onnx")
         measured = _check(graph, ModelFolder(draft, table), model.protocol_of(recipe), canvases, words)
         table["runtime"] |= {"peak_mib": round(measured["peak_mib"]), "bf16_agrees": measured.pop("bf16_agrees", 0) > 0}
         table["agreement"] = {key: round(value, 5) for key, value in measured.items() if key != "peak_mib"}
@@ -116,9 +119,26 @@ def _words(recipe: dict[str, Any], draft: Path, table: dict[str, Any]) -> Words 
     return sentences.embed(Facts(age_years=44, sex="female"))
 
 
+def _with_first(
+    recipe: dict[str, Any], draft: Path, table: dict[str, Any], description: Description, canvases: list[np.ndarray]
+) -> list[np.ndarray]:
+    """Export the network that a recipe's network needs before it, and put what it finds into the canvases."""
+    run = first_run(recipe)
+    if run is None:
+        return canvases
+    if (run / "model.onnx").is_file():
+        shutil.copytree(run, draft / FIRST)
+    else:
+        export(run, draft / FIRST, dataclasses.replace(description, name=f"{description.name}-{FIRST}"), canvases)
+    first = open_model(str(draft / FIRST))
+    engine = Engine(first, "f32", 1)
+    words = load_table(first.path / TABLE).embed(Facts()) if first.told else None
+    return [stacked(canvas, engine(canvas, words), model.inputs_of(recipe)) for canvas in canvases]
+
+
 def _inputs(canvas: np.ndarray, words: Words | None) -> dict[str, Tensor]:
     """Inputs of the graph by name."""
-    image = {"image": torch.from_numpy(canvas)[None, None]}
+    image = {"image": torch.from_numpy(canvas[None] if canvas.ndim == 4 else canvas[None, None])}
     if words is None:
         return image
     return image | {"words": torch.from_numpy(words[0])[None], "known": torch.from_numpy(words[1])[None].float()}
@@ -132,6 +152,9 @@ def _stored(value: Tensor) -> Tensor:
 def _publish(draft: Path, folder: Path) -> None:
     """Move the finished files over; ``model.toml`` last, since it names the hash of the network."""
     folder.mkdir(parents=True, exist_ok=True)
+    if (draft / FIRST).is_dir():
+        shutil.rmtree(folder / FIRST, ignore_errors=True)
+        os.replace(draft / FIRST, folder / FIRST)
     for name in (TABLE, "weights.safetensors", "recipe.toml", "model.onnx", "model.toml"):
         if not (draft / name).exists():
             continue
@@ -152,7 +175,12 @@ def _table(recipe: dict[str, Any], description: Description, network: nn.Module)
             "told": list(recipe["tokens"].get("facts", TAKES)) if _source(recipe) == "knowledge" else [],
         },
         "canvas": dict(recipe["canvas"]),
-        "input": {"normalisation": "spanseg.intensity.normalise", "orientation": "RAS", "channels": ["MR image"]},
+        "input": {
+            "normalisation": "spanseg.intensity.normalise",
+            "orientation": "RAS",
+            "count": model.channels_of(recipe),
+            "inputs": model.inputs_of(recipe),
+        },
         "labels": {"ids": [s.id for s in protocol.structures], "names": [s.name for s in protocol.structures]},
         "runtime": {"bf16_agrees": False},
     }
@@ -201,14 +229,15 @@ _PEAK = """
 import sys, numpy
 from pathlib import Path
 from spanseg.machine import peak_memory_bytes
-from spanseg.runtime import Engine, ModelFolder, Words
+from spanseg.runtime import Engine, ModelFolder, Words, open_model
 from spanseg.sentences import load_table
 from spanseg.telling import TABLE
 from spanseg.told import TAKES
-words, shape = int(sys.argv[2]), tuple(map(int, sys.argv[4:]))
+words, shape = int(sys.argv[2]), tuple(map(int, sys.argv[5:]))
 told = (numpy.zeros((words, int(sys.argv[3])), numpy.float32), numpy.ones(words, bool)) if words else None
-table = {"runtime": {}, "canvas": {"shape": list(shape)}}
-Engine(ModelFolder(Path(sys.argv[1]), table), "f32", 1)(numpy.zeros(shape, dtype=numpy.float32), told)
+channels = int(sys.argv[4])
+table = {"runtime": {}, "canvas": {"shape": list(shape)}, "input": {"count": channels}}
+Engine(ModelFolder(Path(sys.argv[1]), table), "f32", 1)(numpy.zeros((channels, *shape), dtype=numpy.float32), told)
 print((peak_memory_bytes() or 0) / 2**20)
 """
 
@@ -216,7 +245,7 @@ print((peak_memory_bytes() or 0) / 2**20)
 def _peak_mib(folder: ModelFolder, words: Words | None) -> float:
     """Peak memory of a process that runs the network once and holds nothing else, 0 where the system does not tell."""
     told = (0, 0) if words is None else words[0].shape
-    command = [sys.executable, "-c", _PEAK, str(folder.path), *map(str, (*told, *folder.canvas_shape))]
+    command = [sys.executable, "-c", _PEAK, str(folder.path), *map(str, (*told, folder.channels, *folder.canvas_shape))]
     return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 

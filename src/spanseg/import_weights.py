@@ -83,7 +83,7 @@ def _plain_numbers() -> Iterator[None]:
     """Let a NumPy number pass, such as the best score that MONAI's scripts store beside the weights."""
     scalar = np.float64(0).__reduce__()[0]
     allowed: list[Any] = [scalar, np.dtype, type(np.dtype(np.float64)), type(np.dtype(np.float32))]
-    older = [(scalar, f"numpy.{where}.multiarray.scalar") for where in ("core", "_core")]
+    older: list[Any] = [(scalar, f"numpy.{where}.multiarray.scalar") for where in ("core", "_core")]
     with torch.serialization.safe_globals([*allowed, *older]):
         yield
 

@@ -160,7 +160,8 @@ class Protocol:
                 classes[value] = class_of[span["to"]] if span["to"] != "unknown" else UNKNOWN
         classes |= {value: class_of[value] for value in self._members(table.get("same", []))}
         classes |= {int(source): class_of[target] for source, target in table.get("map", {}).items()}
-        classes |= {value: class_of[int(target)] for target, values in table.get("into", {}).items() for value in values}
+        for target, values in table.get("into", {}).items():
+            classes |= dict.fromkeys(values, class_of[int(target)])
         return classes | dict.fromkeys(self._members(table.get("unknown", [])), UNKNOWN)
 
 

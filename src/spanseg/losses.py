@@ -70,9 +70,9 @@ def dice_and_cross_entropy(
 ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
     """Soft Dice loss (mean over the foreground classes present) and class-weighted cross-entropy.
 
-    The cross-entropy weighs each class by its frequency in the batch to the power of ``-rarity``, so that an accumbens of
-    500 voxels is not drowned by white matter; 0 weighs all voxels alike. Sums over classes use gather and scatter: no
-    one-hot array is made.
+    The cross-entropy weighs each class by its frequency in the batch to the power of ``-rarity``, so that an accumbens
+    of 500 voxels is not drowned by white matter; 0 weighs all voxels alike. Sums over classes use gather and scatter:
+    no one-hot array is made.
 
     Reference: Milletari et al., 3DV 2016 (soft Dice); here with plain sums in the denominator, absent classes left out.
     """

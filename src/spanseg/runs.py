@@ -113,7 +113,9 @@ def sources(recipe: dict[str, Any], maps: list[PackedMap], device: str) -> tuple
     """What a recipe trains on, and what it is looked at with: plain draws of the left-out maps, if there are any.
 
     The section ``[real]`` (``data``, ``truth``, ``labels``, ``share``) mixes real scans with labels into the draws.
-    A network that is told facts is told of synthetic scans that nothing is known.
+    A network that is told facts is told of synthetic scans that nothing is known. ``silver`` in ``[synth]`` degrades the
+    labels of synthetic scans (:mod:`spanseg.silver`), the left-out ones too: who learns from silver labels has no others
+    to choose weights by.
     """
     protocol, canvas = model.protocol_of(recipe), model.canvas_of(recipe)
     section = dict(recipe.get("synth", {}))
@@ -121,14 +123,15 @@ def sources(recipe: dict[str, Any], maps: list[PackedMap], device: str) -> tuple
     silver = float(section.pop("silver", 0))
     options, table = options_from(SynthOptions, section, "synth"), load_classes(protocol)
     tell = teller(recipe)
-    source = _telling(Generator(seen, table, canvas, options, device), tell)
+    source = _telling(Silver(Generator(seen, table, canvas, options, device), silver, canvas.voxel_mm), tell)
     if "real" in recipe:
         real = options_from(RealOptions, recipe["real"], "real")
         scans = RealScans(labelled_scans(real, protocol), protocol, canvas, GENTLE if real.gentle else options, tell)
         source = Mixture([source, scans], [1 - real.share, real.share])
     if not left_out:
         return cascaded(recipe, source), None
-    looked_at = Generator(left_out, table, canvas, dataclasses.replace(options, **PLAIN), device)
+    plain = Generator(left_out, table, canvas, dataclasses.replace(options, **PLAIN), device)
+    looked_at = Silver(plain, silver, canvas.voxel_mm)
     return cascaded(recipe, source), cascaded(recipe, _telling(looked_at, tell))
 
 

@@ -58,6 +58,16 @@ class ModelFolder:
         return int(self.table.get("input", {}).get("count", 1))
 
     @property
+    def inputs(self) -> list[dict[str, str]]:
+        """What the channels are, in order, as in the recipe."""
+        return list(self.table.get("input", {}).get("inputs", [{"image": "T1"}]))
+
+    @property
+    def needs_first(self) -> bool:
+        """Whether another network has to run before this one."""
+        return any("model" in one for one in self.inputs)
+
+    @property
     def told(self) -> list[str]:
         """Which facts about the person the network is told; empty for none."""
         return list(self.table["model"].get("told", []))

@@ -102,13 +102,20 @@ class Predictor:
         self, image: Volume, centre_mm: np.ndarray, lesion: np.ndarray | None, words: Sequence[Words] = ()
     ) -> tuple[np.ndarray, Placement]:
         """Ask the network on the canvas round a point of a scan in canonical order, once for each sentence."""
+        canvas, placement = self.canvas(image, centre_mm, lesion)
+        return self._answer(canvas, words), placement
+
+    def canvas(
+        self, image: Volume, centre_mm: np.ndarray, lesion: np.ndarray | None
+    ) -> tuple[np.ndarray, Placement]:
+        """The normalised canvas round a point of a scan in canonical order."""
         placement = Placement(
             image.shape, image.voxel_size_mm, self.folder.canvas_shape, self.folder.voxel_mm, centre_mm
         )
         darkest = float(np.quantile(image.data[::4, ::4, ::4], 0.005))
         canvas = placement.to_canvas(image.data, outside=darkest)
         exclude = None if lesion is None else placement.to_canvas(lesion, outside=0.0) > 0.5
-        return self._answer(normalise(canvas, exclude), words), placement
+        return normalise(canvas, exclude), placement
 
     def _answer(self, canvas: np.ndarray, words: Sequence[Words]) -> np.ndarray:
         """Probabilities of a normalised canvas, averaged over the sentences that the model is told."""
@@ -120,6 +127,10 @@ class Predictor:
 
 def _engine(folder: ModelFolder, options: SegmentOptions) -> Any:
     if options.device == "cpu":
+        if folder.needs_first:
+            from spanseg.chain import Chain
+
+            return Chain(folder, options.precision, options.threads)
         return Engine(folder, options.precision, options.threads)
     if options.device != "cuda":
         raise SpansegError(f"device must be cpu or cuda, not '{options.device}'.")
@@ -194,6 +205,13 @@ def segment(source: str | Path | Volume, options: SegmentOptions | None = None, 
     return segment_scan(scan, load_model(chosen), chosen)
 
 
+def canvas_of_scan(scan: Scan, predictor: Predictor, options: SegmentOptions) -> np.ndarray:
+    """The canvas that a scan is segmented on: normalised float32, shape (i, j, k)."""
+    image, _ = canonical(scan.volume)
+    _, placement, _ = _centred(image, predictor, None, _Clock(), predictor.words_for(options))
+    return predictor.canvas(image, placement.centre_mm, None)[0]
+
+
 def segment_scan(scan: Scan, predictor: Predictor, options: SegmentOptions) -> Segmentation:
     """Segment a scan that was read already with a model that was loaded already."""
     _check_memory(options, predictor.folder, scan.volume.shape)
@@ -259,8 +277,8 @@ def _centred(
 
 def _brain(probabilities: np.ndarray, protocol: Protocol) -> np.ndarray:
     """Canvas voxels that are more probably brain (without CSF) than anything else."""
-    outside = probabilities[0].astype(np.uint16) + probabilities[protocol.class_of(24)]
-    return outside < 128
+    csf = [index for index, structure in enumerate(protocol.structures) if structure.name == "CSF"]
+    return probabilities[[0, *csf]].sum(0, dtype=np.uint16) < 128
 
 
 def _lesion(options: SegmentOptions, scan: Scan, notes: list[str]) -> np.ndarray | None:

@@ -112,7 +112,7 @@ class SentenceTable:
 
     @property
     def encoder(self) -> str:
-        """What a trained model records and :meth:`require` compares: the encoder's name and weights, and the sentences."""
+        """What a trained model records and :meth:`require` compares: the encoder's name and weights, its sentences."""
         who, said = self.made_by, f"sentences {self.template} {self.sentences_sha256[:12]}"
         return f"{who.name}, weights {who.sha256[:12]}, {said}"
 

@@ -18,7 +18,7 @@ from spanseg.labels import UNKNOWN
 MOST = 3.0
 """Highest level."""
 BORDER_MM = 0.6
-"""Standard deviation of the displacement of borders at level 1."""
+"""Standard deviation of the displacement of borders at level 1, at the control points of its smooth field."""
 BORDER_SPACING_MM = 8.0
 MISSED_MM3 = 300.0
 """Volume below which pieces may be missed at level 1."""

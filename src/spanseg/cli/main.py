@@ -24,6 +24,7 @@ COMMANDS = {
     "simulate": "Make synthetic scans with their truth from label maps.",
     "train": "Train a network from a recipe.",
     "adapt": "Fit a model to a centre with a few labelled scans.",
+    "audit": "Show whether a model finds what is there or what it is told.",
     "export": "Turn a trained network into a model folder.",
     "params": "Count the parameters of a recipe, beside those of its paper.",
     "sentences": "Make the table of sentences about people, or show one.",

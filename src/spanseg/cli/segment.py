@@ -101,7 +101,6 @@ def segment(
         _print_list(jobs)
     if dry_run:
         return
-
     from spanseg.batch import Batch
     from spanseg.segmenter import SegmentOptions
 

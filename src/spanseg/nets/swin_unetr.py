@@ -1,6 +1,7 @@
 """Swin UNETR: a transformer with shifted windows as encoder; MONAI's network with named stages and groups."""
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -32,7 +33,7 @@ class SwinUnetr(stock.SwinUNETR):
         SpansegError: channels or heads that do not fit, or an unknown way to merge.
     """
 
-    pairs = {
+    pairs: ClassVar[dict[str, tuple[str, ...]]] = {
         "none": ("full", "decoder", "frozen_encoder", "lora"),
         "knowledge": ("full", "frozen_encoder", "tokens_and_head"),
         "learned": ("full", "frozen_encoder", "tokens_and_head"),

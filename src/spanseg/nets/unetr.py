@@ -1,6 +1,7 @@
 """UNETR: a plain vision transformer as encoder; MONAI's network with named stages and groups."""
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 from monai.networks.nets import unetr as stock
 from torch import nn
@@ -30,7 +31,7 @@ class Unetr(stock.UNETR):
         SpansegError: the heads do not divide the transformer's channels.
     """
 
-    pairs = {
+    pairs: ClassVar[dict[str, tuple[str, ...]]] = {
         "none": ("full", "decoder", "frozen_encoder", "lora"),
         "knowledge": ("full", "frozen_encoder", "tokens_and_head"),
         "learned": ("full", "frozen_encoder", "tokens_and_head"),

@@ -1,0 +1,120 @@
+"""A network that is told something, exported, segments without PyTorch and agrees with PyTorch."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+
+import tiny
+from spanseg import checkpoint, export, model, segmenter, swaps
+from spanseg.errors import SpansegError
+from spanseg.facts import Facts
+from spanseg.images import read_scan
+from spanseg.runtime import Engine, open_model
+from spanseg.sentences import load_table
+from spanseg.simulate import simulate
+from spanseg.telling import MARGINAL_AGES_YEARS, Teller
+from spanseg.told import Teller as TrainingTeller
+
+TELLS = {"name": "knowledge", "stages": ["encoder1", "decoder0"], "facts": ["age", "sex", "diagnosis"]}
+
+
+def recipe(told=True, **train):
+    chosen = tiny.recipe(**train)
+    if told:
+        chosen["tokens"] = copy.deepcopy(TELLS)
+    return chosen
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A model that hears its tokens, though it was never trained."""
+    folder = tmp_path_factory.mktemp("run")
+    torch.manual_seed(0)
+    network = model.build(recipe())
+    with torch.no_grad():
+        for parameter in network.meetings.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    checkpoint.save(folder, dict(network.named_parameters()), recipe())
+    return folder
+
+
+@pytest.fixture(scope="module")
+def canvas():
+    return np.random.default_rng(0).random((32, 32, 32), dtype=np.float32)
+
+
+@pytest.fixture(scope="module")
+def exported(run, canvas, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models") / "told"
+    export.export(run, folder, export.Description("told", "1", "Apache-2.0", "nothing"), [canvas])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def scan(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("scan")
+    return simulate([tiny.write_map(folder / "map.nii.gz")], folder / "bids", 1, voxel_mm=4.0)[0]
+
+
+def test_it_agrees_with_pytorch_for_every_sentence(run, canvas, exported):
+    network = checkpoint.restore(run)[1].eval()
+    engine, table = Engine(open_model(str(exported)), "f32", 1), load_table()
+    answers = []
+    for facts in (Facts(), Facts(age_years=0.5, sex="M"), Facts(age_years=72, diagnosis="MCI")):
+        told = TrainingTeller(table, TELLS["facts"])(facts)
+        with torch.no_grad():
+            expected = torch.softmax(network(torch.from_numpy(canvas)[None, None], told), 1)[0].numpy() * 255
+        answers.append(engine(canvas, table.embed(facts)))
+        assert np.abs(answers[-1] - expected).max() < 1.5
+    assert (answers[0] != answers[1]).any() and (answers[1] != answers[2]).any()
+
+
+def test_facts_change_the_result_and_the_diagnosis_only_when_asked(exported, scan):
+    def volumes(**settings):
+        return [row.mm3 for row in segmenter.segment(scan, model=str(exported), **settings).volumes]
+
+    nobody = volumes()
+    assert volumes(facts=Facts(age_years=72, sex="F")) != nobody
+    assert volumes(facts=Facts(diagnosis="MCI")) == nobody
+    assert volumes(facts=Facts(diagnosis="MCI"), tell_diagnosis=True) != nobody
+    assert volumes(facts=Facts(age_years=72), facts_policy="unknown") == nobody
+
+
+def test_marginalising_averages_over_ages_and_says_so(exported, scan):
+    result = segmenter.segment(scan, model=str(exported), facts_policy="marginalise")
+    assert any(f"{len(MARGINAL_AGES_YEARS)} ages were averaged" in note for note in result.notes)
+
+
+def test_swapping_facts_changes_volumes_and_with_gates_at_zero_nothing(exported, scan, canvas, tmp_path):
+    options = segmenter.SegmentOptions(model=str(exported), facts=Facts(age_years=40, sex="female"))
+    found = swaps.swaps(read_scan(scan), segmenter.load_model(options), options)
+    assert {swap.fact for swap in found} == {"age", "sex", "diagnosis"}
+    assert max(swap.median_percent for swap in found) > 0.01
+    torch.manual_seed(0)
+    checkpoint.save(tmp_path / "deaf", dict(model.build(recipe()).named_parameters()), recipe())
+    export.export(
+        tmp_path / "deaf", tmp_path / "model", export.Description("deaf", "1", "Apache-2.0", "nothing"), [canvas]
+    )
+    options = segmenter.SegmentOptions(model=str(tmp_path / "model"))
+    silent = swaps.swaps(read_scan(scan), segmenter.load_model(options), options)
+    assert max(swap.median_percent for swap in silent) == 0.0
+
+
+def test_a_model_that_is_told_nothing_cannot_be_audited(scan):
+    options = segmenter.SegmentOptions()
+    with pytest.raises(SpansegError, match="nothing to swap"):
+        swaps.swaps(read_scan(scan), segmenter.load_model(options), options)
+
+
+def test_a_table_of_another_encoder_is_refused(exported, tmp_path):
+    folder = open_model(str(exported))
+    folder.table["sentences"]["encoder"] = "another"
+    with pytest.raises(SpansegError, match="another"):
+        Teller(folder)
+
+
+def test_an_unknown_policy_is_refused(exported):
+    with pytest.raises(SpansegError, match="marginalise"):
+        Teller(open_model(str(exported))).words(Facts(), "guess")

@@ -35,9 +35,7 @@ def base(tmp_path_factory):
     torch.manual_seed(0)
     checkpoint.save(folder / "run", model.build(recipe).state_dict(), recipe)
     canvas = np.random.default_rng(0).random((32, 32, 32), dtype=np.float32)
-    export.export(
-        folder / "run", folder / "model", export.Description("tiny", "1", "Apache-2.0", "nothing"), [canvas]
-    )
+    export.export(folder / "run", folder / "model", export.Description("tiny", "1", "Apache-2.0", "nothing"), [canvas])
     return folder / "model"
 
 

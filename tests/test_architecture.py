@@ -31,7 +31,7 @@ LAYERS = (  # imports go down or stay level, never up
     """model""",
     # 4 verbs
     """runtime runtime_torch labelling segmenter asymmetry flags report report_pictures sidecar outputs batch_table
-    batch verify evaluation evaluate checkpoint train rebalance board runs export graph telling judging centres chain swaps adaptation cascade simulate
+    batch verify evaluation evaluate checkpoint train rebalance board sources runs export graph telling judging centres chain swaps adaptation cascade simulate
     text_tower import_weights params""",
     # 5 doors
     """spanseg __main__ cli""",
@@ -41,7 +41,21 @@ FOLDERS = (*PART_FOLDERS, "cli", "web")  # all files of a folder lie in its laye
 TORCH = {
     *PART_FOLDERS,
     *("deform", "synth", "silver", "told", "sampling", "labelled", "losses", "optim", "meeting"),
-    *("model", "checkpoint", "train", "rebalance", "board", "runs", "export", "graph", "adaptation", "cascade", "simulate", "runtime_torch"),
+    *(
+        "model",
+        "checkpoint",
+        "train",
+        "rebalance",
+        "board",
+        "sources",
+        "runs",
+        "export",
+        "graph",
+        "adaptation",
+        "cascade",
+        "simulate",
+        "runtime_torch",
+    ),
     *("params", "cli.params"),
     *("text_tower", "import_weights", "cli.train", "cli.export", "cli.simulate", "cli.sentences", "cli.adapt"),
 }

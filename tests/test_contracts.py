@@ -147,7 +147,9 @@ def test_what_is_trained_moves_and_what_is_frozen_does_not(name: str, source: st
         gradients = {key: p.grad for key, p in trained.items() if p.grad is not None}
         optimiser.step()
     declared = [key for key in trained if not key.startswith("backbone.")] if source != "none" else trained
-    centre_rows = {key: gradients[key][:2] if ".table." in key else gradients[key] for key in declared if key in gradients}
+    centre_rows = {
+        key: gradients[key][:2] if ".table." in key else gradients[key] for key in declared if key in gradients
+    }
     silent = [key for key in declared if _is_used(key) and not (key in centre_rows and centre_rows[key].any())]
     assert not silent
     moved = [key for key, p in network.named_parameters() if not p.requires_grad and not torch.equal(p, before[key])]

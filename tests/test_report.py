@@ -65,6 +65,20 @@ def test_nothing_beyond_ten_millimetres_of_the_mask_is_shown(voxel_mm, affine, m
     assert brain_slices(near, result) != brain_slices(scan, result)
 
 
+def test_a_mask_that_reaches_into_the_face_opens_no_window_there():
+    i, j, k = LABELS.shape
+    leak = np.zeros(LABELS.shape, bool)
+    leak[i // 2 - 2 : i // 2 + 2, :, k // 2 - 2 : k // 2 + 2] = True  # a bar from the brain to both ends of the image
+    mask = RESULT.mask.with_data(np.maximum(RESULT.mask.data, leak.astype(np.uint8)))
+    result = dataclasses.replace(RESULT, mask=mask)
+    away_mm = ndimage.distance_transform_edt(RESULT.mask.data == 0, sampling=SCAN.volume.voxel_size_mm)
+    faces = [
+        SCAN.volume.with_data(np.where(away_mm > 21, value, SCAN.volume.data).astype(np.float32)) for value in (0, 900)
+    ]
+    one, other = (brain_slices(dataclasses.replace(SCAN, volume=face), result) for face in faces)
+    assert one == other
+
+
 def test_the_skull_next_to_the_brain_is_shown():
     bright = np.where(LABELS.data == 2, 0, 100).astype(np.float32)
     scan = dataclasses.replace(SCAN, volume=SCAN.volume.with_data(bright))

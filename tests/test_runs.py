@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import tiny
-from spanseg import checkpoint, generation, model, runs
+from spanseg import checkpoint, generation, model, runs, sources
 from spanseg.errors import SpansegError
 from spanseg.generation import load_classes
 
@@ -101,7 +101,7 @@ def test_real_scans_are_mixed_in(maps, tmp_path):
     nib.save(nib.Nifti1Image((100.0 * (brain > 0) + brain).astype(np.float32), affine), anat / "sub-01_T1w.nii.gz")
     recipe = tiny.recipe()
     recipe["real"] = {"data": str(tmp_path), "truth": str(truth.parent), "labels": "synthseg", "share": 1.0}
-    source, _ = runs.sources(recipe, maps, "cpu")
+    source, _ = sources.sources(recipe, maps, "cpu")
     image, target, *_ = source.draw(0, 0)
     again, _, *_ = source.draw(0, 0)
     assert torch.equal(image, again)

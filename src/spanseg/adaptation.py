@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from spanseg import checkpoint, generation, model, parts, runs
+from spanseg import checkpoint, generation, model, parts
 from spanseg import recipe as recipes
 from spanseg.errors import SpansegError
 from spanseg.export import Description, export, scan_canvas
@@ -20,6 +20,7 @@ from spanseg.labelled import read_labelled
 from spanseg.runtime import open_model
 from spanseg.sampling import GENTLE, Mixture, RealScans, batch_of
 from spanseg.segmenter import SegmentOptions, load_model, segment_scan
+from spanseg.sources import options_from
 from spanseg.synth import Generator, SynthOptions
 from spanseg.train import Trainer, TrainOptions
 
@@ -137,7 +138,7 @@ def adapt(
     tell(_plan(recipe["adapt"]["name"], reason, step_s, steps, network))
     recipe["train"]["steps"] = steps
     section = {key: value for key, value in recipe["train"].items() if key != "start"}
-    trainer = Trainer(network, reward, source, runs.options_from(TrainOptions, section, "train"), folder)
+    trainer = Trainer(network, reward, source, options_from(TrainOptions, section, "train"), folder)
     trainer.run(report=report)
     checkpoint.save(folder, {name: value.half() for name, value in trainer.ema.items()}, recipe)
     (folder / "state.safetensors").unlink(missing_ok=True)
@@ -156,7 +157,7 @@ def _source(pairs: Sequence[ScanWithTruth], recipe: dict[str, Any], options: Ada
     else:
         maps = _own_maps([scan for scan, _ in pairs], table, options.start)
     section = {key: value for key, value in recipe.get("synth", {}).items() if key != "left_out"}
-    synthetic = Generator(maps, table, canvas, runs.options_from(SynthOptions, section, "synth"))
+    synthetic = Generator(maps, table, canvas, options_from(SynthOptions, section, "synth"))
     return Mixture([scans, synthetic], [1 - options.replay_share, options.replay_share])
 
 

@@ -50,7 +50,9 @@ class Cascaded:
 
 
 def channels(
-    image: Float[Tensor, "batch 1 i j k"], probabilities: Float[Tensor, "batch class i j k"], inputs: list[dict[str, str]]
+    image: Float[Tensor, "batch 1 i j k"],
+    probabilities: Float[Tensor, "batch class i j k"],
+    inputs: list[dict[str, str]],
 ) -> Float[Tensor, "batch channel i j k"]:
     """Stack the inputs of a second network in the order of its recipe."""
     made = {

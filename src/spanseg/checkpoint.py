@@ -11,7 +11,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from spanseg import files, model
+from spanseg import files, import_weights, model
 from spanseg import recipe as recipes
 from spanseg.errors import SpansegError
 
@@ -79,12 +79,16 @@ def restore(run: Path) -> tuple[dict[str, Any], nn.Module]:
 def load_backbone(network: nn.Module, weights: Path, minimum: float = 1.0) -> float:
     """Copy stored weights into a stock network; those of a prompted model give their backbone.
 
+    Files of other people's (``.pt``, ``.pth``, ``.bin``) are read as published weights of the Swin UNETR.
+
     Returns:
         The share of the network's parameters that were found.
 
     Raises:
         SpansegError: less than ``minimum`` of the parameters were found.
     """
+    if weights.suffix in import_weights.FOREIGN:
+        return import_weights.load_swin_unetr(network, import_weights.read_tensors(weights), minimum).parameters
     tensors = {name.removeprefix("backbone."): value for name, value in load_tensors(weights).items()}
     return load_into(network, tensors, str(weights), minimum)
 
@@ -101,6 +105,11 @@ def weights_of(start: str) -> Path:
         if candidate.is_file():
             return candidate
     raise SpansegError(f"{start}: expected a run or model folder with {' or '.join(_WEIGHTS)}, found none.")
+
+
+def is_model(name: str) -> bool:
+    """Whether a name is that of a shipped model, which goes before a recipe of the same name."""
+    return (Path(str(resources.files("spanseg"))) / "models" / name / "weights.safetensors").is_file()
 
 
 def sha256(path: Path) -> str:

@@ -35,7 +35,6 @@ AGREE_F32, AGREE_BF16, AGREE_THREADS = 0.998, 0.99, 0.998
 NUCLEUS_VOLUME = 0.02
 
 
-
 @dataclasses.dataclass(frozen=True)
 class Description:
     """What ``model.toml`` says about a model beside what the recipe knows.

@@ -25,6 +25,9 @@ _RENAMED = (
     (re.compile(r"\.mlp\.fc([12])\."), r".mlp.linear\1."),
 )
 
+FOREIGN = (".pt", ".pth", ".bin")
+"""Suffixes of other people's files of weights."""
+
 
 @dataclass(frozen=True)
 class LoadReport:
@@ -62,7 +65,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     """
     if path.suffix == ".safetensors":
         return checkpoint.load_tensors(path)
-    if path.suffix not in (".pt", ".pth", ".bin") or not path.is_file():
+    if path.suffix not in FOREIGN or not path.is_file():
         raise SpansegError(f"{path}: expected a file of weights (.safetensors, .pt, .pth or .bin), found none.")
     try:
         with _plain_numbers():

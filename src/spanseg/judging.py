@@ -70,9 +70,7 @@ def _judge_one(
 ) -> CaseScores:
     found = segment_scan(read_scan(scan), predictor, options).labels
     crosswalk = find_scheme(labels, predictor.protocol, truth)
-    scores = score_volumes(
-        found, read_labels(truth).volume, predictor.protocol, crosswalk, tolerance_mm, scan.name
-    )
+    scores = score_volumes(found, read_labels(truth).volume, predictor.protocol, crosswalk, tolerance_mm, scan.name)
     return CaseScores(scan.name, subject_of(scan), scan.name, truth.name, crosswalk.name, scores)
 
 

@@ -24,15 +24,15 @@ class RealOptions:
 
     Args:
         data: folder of scans; facts about people come from its ``participants.tsv``, where there is one.
-        truth: folder of their label images.
+        truth: folder of their label images; ``derivatives`` in that of the scans by default.
         labels: scheme of the labels, or a table of it; empty for the table beside them.
         share: share of the draws, 0 to 1.
         subjects: whose scans are used, all if empty.
         gentle: deform and degrade them little, as an adaptation does.
     """
 
-    data: str
-    truth: str
+    data: str = ""
+    truth: str = ""
     labels: str = ""
     share: float = 1.0
     subjects: tuple[str, ...] = ()
@@ -45,7 +45,9 @@ def labelled_scans(real: RealOptions, protocol: Protocol) -> list[LabelledScan]:
     Raises:
         SpansegError: no pair, a pair on two grids, ids that the scheme does not map, or a person without a scan.
     """
-    pairs = pair_scans(Path(real.data), Path(real.truth))
+    if not real.data:
+        raise SpansegError("the recipe trains on real scans; say which: --set real.data=BIDS --set real.labels=SCHEME.")
+    pairs = pair_scans(Path(real.data), Path(real.truth or f"{real.data}/derivatives"))
     if real.subjects:
         named = {name.removeprefix("sub-") for name in real.subjects}
         missing = named - {case_key(scan).get("sub", "") for scan, _ in pairs}
@@ -60,9 +62,7 @@ def labelled_scans(real: RealOptions, protocol: Protocol) -> list[LabelledScan]:
     ]
 
 
-def read_labelled(
-    pairs: Sequence[tuple[Path, Path]], labels: str | None, protocol: Protocol
-) -> list[LabelledScan]:
+def read_labelled(pairs: Sequence[tuple[Path, Path]], labels: str | None, protocol: Protocol) -> list[LabelledScan]:
     """Read scans with their label images into RAS+ order.
 
     Args:

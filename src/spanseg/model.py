@@ -85,7 +85,7 @@ def inputs_of(recipe: dict[str, Any]) -> list[dict[str, str]]:
     for one in inputs:
         if set(one) != {"image"} and (one.get("model") != "tissue" or one.get("output") not in OUTPUTS):
             raise SpansegError(
-                f"the recipe's inputs hold {one}; expected {{image = \"T1\"}} or {{model = \"tissue\", output = "
+                f'the recipe\'s inputs hold {one}; expected {{image = "T1"}} or {{model = "tissue", output = '
                 f"{' or '.join(OUTPUTS)}}}."
             )
     return inputs

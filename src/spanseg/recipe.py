@@ -10,7 +10,19 @@ from typing import Any
 
 from spanseg.errors import SpansegError
 
-SECTIONS = ("recipe", "canvas", "backbone", "tokens", "adapt", "objective", "synth", "real", "cascade", "train", "paper")
+SECTIONS = (
+    "recipe",
+    "canvas",
+    "backbone",
+    "tokens",
+    "adapt",
+    "objective",
+    "synth",
+    "real",
+    "cascade",
+    "train",
+    "paper",
+)
 
 
 def shipped() -> list[str]:

@@ -100,7 +100,7 @@ class _Painter:
     def __init__(self, scan: Scan, result: Segmentation, box: _Box) -> None:
         self.image, self.labels = _cropped(scan.volume, box), _cropped(result.labels, box)
         self.mask = _cropped(result.mask, box)
-        self.margin = _Margin(self.mask)
+        self.margin = _Margin(self.mask, _cropped(result.tissue, box).data > 1)
         self.low, self.high = _window(self.image.data, self.margin)
         self.ink = _Ink(contour_colours(result))
         i, j, k = self.mask.shape
@@ -155,11 +155,13 @@ def _cropped(volume: Volume, box: _Box) -> Volume:
 class _Margin:
     """Which voxels lie within ``MARGIN_MM`` of the mask, on the safe side: a little less (1.7 mm for voxels of 1 mm).
 
-    To be quick, distances to every n-th voxel of the mask are computed on a grid of every n-th voxel. On that grid they
-    are never too small; between its points they are, by at most the distance to the next one, which is taken off.
+    Of the mask, what lies further than that from the largest piece of grey and white matter does not count: on a poor
+    scan the mask may reach into the orbits. To be quick, distances to every n-th voxel of the mask are computed on a
+    grid of every n-th voxel. On that grid they are never too small; between its points they are, by at most the
+    distance to the next one, which is taken off.
     """
 
-    def __init__(self, mask: Volume) -> None:
+    def __init__(self, mask: Volume, tissue: np.ndarray) -> None:
         from scipy import ndimage
 
         voxel_mm = mask.voxel_size_mm
@@ -167,6 +169,10 @@ class _Margin:
         inside = mask.data[tuple(slice(None, None, step) for step in self.steps)] > 0
         if not inside.any():
             self.steps, inside = np.ones(3, int), mask.data > 0
+        pieces, found = ndimage.label(inside & tissue[tuple(slice(None, None, step) for step in self.steps)])
+        if found:
+            brain = pieces == 1 + np.bincount(pieces.ravel())[1:].argmax()
+            inside &= ndimage.distance_transform_edt(~brain, sampling=voxel_mm * self.steps) <= MARGIN_MM
         self.inside = inside
         self.distance_mm = ndimage.distance_transform_edt(~inside, sampling=voxel_mm * self.steps).astype(np.float32)
         self.reach_mm = MARGIN_MM - float(np.linalg.norm((self.steps - 1) * voxel_mm))

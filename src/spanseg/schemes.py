@@ -92,6 +92,16 @@ def read_scheme(table: Path, protocol: Protocol) -> Crosswalk:
     return Crosswalk(table.name, mapped, unlabelled)
 
 
+def names_in(table: Path) -> dict[int, str]:
+    """Names that a label table gives to its labels, whether or not a protocol knows them.
+
+    Raises:
+        SpansegError: the table cannot be read.
+    """
+    named = {_integer(row["index"]): row.get("name", "") for row in _rows(table)}
+    return {index: name for index, name in named.items() if index is not None and name not in _NO_ENTRY}
+
+
 def _folders_of(image: Path) -> list[Path]:
     """Folder of the image and those above it up to the root of its BIDS dataset."""
     climbed: list[Path] = []

@@ -105,9 +105,7 @@ class Predictor:
         canvas, placement = self.canvas(image, centre_mm, lesion)
         return self._answer(canvas, words), placement
 
-    def canvas(
-        self, image: Volume, centre_mm: np.ndarray, lesion: np.ndarray | None
-    ) -> tuple[np.ndarray, Placement]:
+    def canvas(self, image: Volume, centre_mm: np.ndarray, lesion: np.ndarray | None) -> tuple[np.ndarray, Placement]:
         """The normalised canvas round a point of a scan in canonical order."""
         placement = Placement(
             image.shape, image.voxel_size_mm, self.folder.canvas_shape, self.folder.voxel_mm, centre_mm
@@ -200,6 +198,8 @@ def segment(source: str | Path | Volume, options: SegmentOptions | None = None, 
     Raises:
         SpansegError: the scan cannot be read or segmented.
     """
+    if options is not None and settings:
+        raise SpansegError(f"segment takes options or keywords, not both: {', '.join(settings)} would be ignored.")
     chosen = options or SegmentOptions(**settings)
     scan = scan_of(source) if isinstance(source, Volume) else read_scan(source, chosen.trust, chosen.max_memory_bytes)
     return segment_scan(scan, load_model(chosen), chosen)

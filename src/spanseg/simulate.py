@@ -12,7 +12,7 @@ from spanseg.errors import SpansegError
 from spanseg.generation import load_classes, pack
 from spanseg.images import read_labels, scan_of, write_image, write_labels
 from spanseg.labels import load_protocol
-from spanseg.runs import PLAIN
+from spanseg.sources import PLAIN
 from spanseg.synth import Generator, SynthOptions
 from spanseg.volume import Volume, grid_round
 

@@ -26,6 +26,7 @@ class SynthOptions:
 
     Args:
         t1, t2, flair, random, infant: relative frequency of each family of contrasts.
+        infant_contrast: how far grey lies below white matter on infants' scans, lowest and highest share of an adult's.
         rotation, scaling, shear, shift_mm: largest affine changes; pitch goes up to twice ``rotation``.
         elastic_mm: standard deviation of the smooth displacement.
         contrast_jitter: standard deviation of each structure's intensity around its prior.
@@ -44,6 +45,7 @@ class SynthOptions:
     flair: float = 0.05
     random: float = 0.12
     infant: float = 0.05
+    infant_contrast: tuple[float, float] = (-0.5, 0.3)
     rotation: float = 12.0
     scaling: float = 0.15
     shear: float = 0.02
@@ -143,7 +145,7 @@ class _Contrasts:
         self.t1, self.mirror = table.t1, table.mirror
         self.kind = np.array(table.kind)
         self.families = [(name, getattr(options, name)) for name in ("t1", "t2", "flair", "random", "infant")]
-        self.jitter = options.contrast_jitter
+        self.jitter, self.infant_contrast = options.contrast_jitter, options.infant_contrast
 
     def draw(self, rng: np.random.Generator) -> tuple[Float[Tensor, " class"], Float[Tensor, " class"]]:
         """Means (white matter about 1 on T1-like scans) and standard deviations, the same on both sides."""
@@ -187,7 +189,7 @@ class _Contrasts:
 
     def _infant(self, rng: np.random.Generator) -> np.ndarray:
         """Grey and white matter inverted or nearly equal, as on T1-weighted scans of the first year."""
-        means = 1 - (1 - self.t1) * rng.uniform(-0.5, 0.3)
+        means = 1 - (1 - self.t1) * rng.uniform(*self.infant_contrast)
         csf = self.kind == "CSF"
         means[csf] = self.t1[csf]
         means[self.kind == "head"] = self.t1[self.kind == "head"]

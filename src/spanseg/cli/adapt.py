@@ -72,7 +72,9 @@ def _report(row: dict[str, float]) -> None:
         print(f"step {row['step']:.0f}  loss {row['loss']:.3f}", flush=True)
 
 
-def _compare(pairs: list[tuple[Path, Path]], start: str, folder: Path, labels: str | None, title: str, to: Path) -> None:
+def _compare(
+    pairs: list[tuple[Path, Path]], start: str, folder: Path, labels: str | None, title: str, to: Path
+) -> None:
     """Print and write Dice before and after on people that were not trained on."""
     from spanseg import files
     from spanseg.judging import changes, changes_table, changes_text, judge

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -30,7 +31,7 @@ class ResUNet(nn.Module):
         torch.Size([1, 3, 8, 8, 8])
     """
 
-    pairs = {
+    pairs: ClassVar[dict[str, tuple[str, ...]]] = {
         "none": ("full", "decoder", "frozen_encoder", "lora"),
         "knowledge": ("full", "frozen_encoder", "tokens_and_head"),
         "learned": ("full", "frozen_encoder", "tokens_and_head"),

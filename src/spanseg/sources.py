@@ -1,0 +1,106 @@
+"""What a recipe trains on: synthetic scans, real ones or a mixture, told what is known about people."""
+
+import dataclasses
+from typing import Any
+
+from spanseg import model
+from spanseg.cascade import cascaded
+from spanseg.errors import SpansegError
+from spanseg.facts import Facts
+from spanseg.generation import PackedMap, load_classes
+from spanseg.interfaces import Source
+from spanseg.labelled import RealOptions, labelled_scans
+from spanseg.lifespan import Lifespan
+from spanseg.sampling import GENTLE, Mixture, RealScans
+from spanseg.sentences import load_table
+from spanseg.silver import Silver
+from spanseg.synth import Generator, SynthOptions
+from spanseg.told import TAKES, Teller, Telling
+
+PLAIN = {"t1": 1.0, "t2": 0.0, "flair": 0.0, "random": 0.0, "infant": 0.0, "thick": 0.0, "cut": 0.0, "sloppy": 0.0}
+"""What the left-out maps are drawn with: T1-like contrast, no thick slices, nothing cut off."""
+
+
+def options_from(kind: type[Any], table: dict[str, Any], where: str) -> Any:
+    """Build an options dataclass from a section of a recipe.
+
+    Raises:
+        SpansegError: an unknown key; the message lists those that exist.
+    """
+    known = [f.name for f in dataclasses.fields(kind)]
+    unknown = [key for key in table if key not in known]
+    if unknown:
+        raise SpansegError(f"the recipe's [{where}] has no option {', '.join(unknown)}; it takes: {', '.join(known)}.")
+    return kind(**table)
+
+
+def split_maps(maps: list[PackedMap], left_out: int) -> tuple[list[PackedMap], list[PackedMap]]:
+    """Leave the first maps out of training.
+
+    Raises:
+        SpansegError: nothing would be left to train on.
+    """
+    if left_out >= len(maps):
+        raise SpansegError(f"[synth] left_out = {left_out} leaves no label map to train on: there are {len(maps)}.")
+    return maps[left_out:], maps[:left_out]
+
+
+def sources(recipe: dict[str, Any], maps: list[PackedMap], device: str) -> tuple[Source, Source | None]:
+    """What a recipe trains on, and what it is looked at with: plain draws of the left-out maps, if there are any.
+
+    ``[synth]`` takes the options of the generator and three of its own: ``left_out`` maps that only validate;
+    ``silver``, how rough the labels are (of the left-out maps too: who learns from silver labels has no others to
+    choose weights by); ``lifespan``, which draws an age first, and lets contrast and words follow from it. ``[real]``
+    (``data``, ``truth``, ``labels``, ``share``) mixes real scans with labels into the draws. Of synthetic scans, but
+    for those of the lifespan, a network that is told facts is told that nothing is known.
+    """
+    tell = teller(recipe)
+    section = dict(recipe.get("synth", {}))
+    left_out, silver = int(section.pop("left_out", 0)), float(section.pop("silver", 0))
+    lifespan = bool(section.pop("lifespan", False))
+    options = options_from(SynthOptions, section, "synth")
+    if recipe.get("real", {}).get("share", 0) >= 1:
+        return cascaded(recipe, _real(recipe, options, tell)[0]), None
+    seen, unseen = split_maps(maps, left_out)
+    source = _lifespan(recipe, seen, options, tell) if lifespan else _synthetic(recipe, seen, options, silver, device)
+    if "real" in recipe:
+        scans, share = _real(recipe, options, tell)
+        source = Mixture([source, scans], [1 - share, share])
+    if not unseen:
+        return cascaded(recipe, source), None
+    looked_at = _synthetic(recipe, unseen, dataclasses.replace(options, **PLAIN), silver, device)
+    return cascaded(recipe, source), cascaded(recipe, looked_at)
+
+
+def _synthetic(
+    recipe: dict[str, Any], maps: list[PackedMap], options: SynthOptions, silver: float, device: str
+) -> Source:
+    """Synthetic scans of people of whom nothing is known."""
+    canvas, tell = model.canvas_of(recipe), teller(recipe)
+    source: Source = Generator(maps, load_classes(model.protocol_of(recipe)), canvas, options, device)
+    if silver:
+        source = Silver(source, silver, canvas.voxel_mm)
+    return source if tell is None else Telling(source, tell(Facts()))
+
+
+def _lifespan(recipe: dict[str, Any], maps: list[PackedMap], options: SynthOptions, tell: Teller | None) -> Source:
+    if tell is None:
+        raise SpansegError("[synth] lifespan = true is for networks that are told facts; give the recipe [tokens].")
+    return Lifespan(maps, load_classes(model.protocol_of(recipe)), model.canvas_of(recipe), options, tell)
+
+
+def _real(recipe: dict[str, Any], options: SynthOptions, tell: Teller | None) -> tuple[Source, float]:
+    """Real scans with labels, and their share of the draws."""
+    protocol, real = model.protocol_of(recipe), options_from(RealOptions, recipe["real"], "real")
+    how = GENTLE if real.gentle else options
+    return RealScans(labelled_scans(real, protocol), protocol, model.canvas_of(recipe), how, tell), real.share
+
+
+def teller(recipe: dict[str, Any]) -> Teller | None:
+    """What tells a recipe's network about people; ``None`` if it is told nothing."""
+    section = recipe.get("tokens")
+    if section is None:
+        return None
+    if section["name"] != "knowledge":
+        return Teller(None)
+    return Teller(load_table(section.get("table")), section.get("facts", TAKES))

@@ -24,15 +24,15 @@ LAYERS = (  # imports go down or stay level, never up
     plain_names sentences""",
     # 1 data
     """streams headers affines voxels loading images inputs pairing participants schemes metrics stats generation
-    centring deform synth silver told sampling labelled dataset_audit losses optim""",
+    centring deform synth silver told lifespan sampling labelled dataset_audit tensors losses optim""",
     # 2 parts
     """nets tokens meeting adapt objectives""",
     # 3 model
     """model""",
     # 4 verbs
-    """runtime runtime_torch labelling segmenter asymmetry flags report report_pictures sidecar outputs batch_table
-    batch verify evaluation evaluate checkpoint train rebalance board sources runs export graph telling judging centres chain swaps adaptation cascade simulate
-    text_tower import_weights params""",
+    """runtime runtime_torch telling chain labelling segmenter swaps centres asymmetry flags report report_pictures
+    sidecar outputs batch_table batch verify evaluation evaluate judging checkpoint import_weights text_tower params
+    cascade sources train rebalance board runs graph export adaptation simulate""",
     # 5 doors
     """spanseg __main__ cli""",
 )
@@ -40,24 +40,21 @@ PART_FOLDERS = ("nets", "tokens", "adapt", "objectives")
 FOLDERS = (*PART_FOLDERS, "cli", "web")  # all files of a folder lie in its layer
 TORCH = {
     *PART_FOLDERS,
-    *("deform", "synth", "silver", "told", "sampling", "labelled", "losses", "optim", "meeting"),
+    *("deform", "synth", "silver", "told", "lifespan", "sampling", "labelled", "tensors", "losses", "optim", "meeting"),
     *(
         "model",
         "checkpoint",
+        "import_weights",
+        "text_tower",
+        "params",
+        "cascade",
+        "sources",
         "train",
         "rebalance",
         "board",
-        "sources",
-        "runs",
-        "export",
-        "graph",
-        "adaptation",
-        "cascade",
-        "simulate",
-        "runtime_torch",
     ),
-    *("params", "cli.params"),
-    *("text_tower", "import_weights", "cli.train", "cli.export", "cli.simulate", "cli.sentences", "cli.adapt"),
+    *("runs", "graph", "export", "adaptation", "simulate", "runtime_torch"),
+    *("cli.params", "cli.train", "cli.adapt", "cli.export", "cli.simulate", "cli.sentences"),
 }
 EXEMPT = {("segmenter", "runtime_torch")}  # loaded for --device cuda only
 WITHOUT_TORCH = {"numpy", "scipy", "nibabel", "PIL", "typer", "rich", "click", "spanseg", *sys.stdlib_module_names}

@@ -117,7 +117,7 @@ LOSSES = {
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_background_and_an_unlabelled_class_are_one_where_the_truth_is_background(name: str) -> None:
-    """Moving mass between them changes nothing; it would if the truth had all classes (but for Dice, without background)."""
+    """Moving mass between them changes nothing; it would if all classes were labelled (but for Dice)."""
     logits, target = case()
     logits, target = logits[1:], target[1:]
     p = torch.softmax(logits, 1)

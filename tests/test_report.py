@@ -66,7 +66,7 @@ def test_nothing_beyond_ten_millimetres_of_the_mask_is_shown(voxel_mm, affine, m
 
 
 def test_a_mask_that_reaches_into_the_face_opens_no_window_there():
-    i, j, k = LABELS.shape
+    i, _, k = LABELS.shape
     leak = np.zeros(LABELS.shape, bool)
     leak[i // 2 - 2 : i // 2 + 2, :, k // 2 - 2 : k // 2 + 2] = True  # a bar from the brain to both ends of the image
     mask = RESULT.mask.with_data(np.maximum(RESULT.mask.data, leak.astype(np.uint8)))

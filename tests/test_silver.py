@@ -1,5 +1,7 @@
 """Silver labels: nothing at level 0, more wrong with the level, and the same each time."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -54,7 +56,7 @@ def test_seed_and_index_decide_everything() -> None:
 def test_labels_get_worse_with_the_level(voxel_mm: float) -> None:
     means = [np.mean([mean_dice(degrade(TRUTH, level, voxel_mm, (0, n))) for n in range(4)]) for level in LEVELS]
     assert means[0] == 1
-    assert all(a > b + 0.01 for a, b in zip(means, means[1:], strict=False)), means
+    assert all(a > b + 0.01 for a, b in itertools.pairwise(means)), means
     assert means[-1] > 0.4, "still labels, not noise"
 
 

@@ -79,8 +79,8 @@ def first_run(recipe: dict[str, Any]) -> Path | None:
     first = recipes.load(str(folder / "recipe.toml"))
     if model.canvas_of(first) != model.canvas_of(recipe) or model.protocol_of(first).name != "tissue":
         raise SpansegError(
-            f"{folder}: expected a run of the protocol 'tissue' on the canvas {model.canvas_of(recipe)}, this one is of "
-            f"'{model.protocol_of(first).name}' on {model.canvas_of(first)}; train the first step on the same canvas."
+            f"{folder}: expected a run of the protocol 'tissue' on the canvas {model.canvas_of(recipe)}, this one is "
+            f"of '{model.protocol_of(first).name}' on {model.canvas_of(first)}; train it on the same canvas."
         )
     return folder
 

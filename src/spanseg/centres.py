@@ -46,7 +46,7 @@ def model_of(centre: str, base: str, adapters: Path = ADAPTERS) -> tuple[str, st
     weights = open_model(base).table["model"].get("weights_sha256")
     if belongs != weights:
         raise SpansegError(
-            f"{folder}: this adapter belongs to another base model than '{base}' (weights {str(belongs)[:12]}, expected "
-            f"{str(weights)[:12]}); name the base that it was made from with --model, or adapt again."
+            f"{folder}: this adapter belongs to another base model than '{base}' (weights {str(belongs)[:12]}, "
+            f"expected {str(weights)[:12]}); name the base that it was made from with --model, or adapt again."
         )
     return str(folder), f"Adapter of the centre '{centre}' on the base model '{Path(base).name}'."

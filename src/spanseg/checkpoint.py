@@ -8,36 +8,15 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from spanseg import files, import_weights, model
 from spanseg import recipe as recipes
 from spanseg.errors import SpansegError
+from spanseg.tensors import load_tensors, save_tensors
 
 DELTA = "delta.safetensors"
 _WEIGHTS = (DELTA, "weights.safetensors")
-
-
-def save_tensors(path: Path, tensors: dict[str, Tensor], note: dict[str, str] | None = None) -> None:
-    """Write tensors under a temporary name and rename, so that no reader sees half a file."""
-    with files.writing(path) as temporary:
-        save_file({key: value.detach().cpu().contiguous() for key, value in tensors.items()}, temporary, metadata=note)
-
-
-def load_tensors(path: Path) -> dict[str, Tensor]:
-    """Read all tensors of a safetensors file.
-
-    Raises:
-        SpansegError: the file is missing or not safetensors.
-    """
-    if not path.is_file():
-        raise SpansegError(f"{path}: expected a safetensors file, found none.")
-    try:
-        with safe_open(path, framework="pt") as stored:
-            return {key: stored.get_tensor(key) for key in stored.keys()}  # noqa: SIM118 (safe_open is no dict)
-    except Exception as error:
-        raise SpansegError(f"{path}: this is not a readable safetensors file ({error}).") from error
 
 
 def save(folder: Path, weights: dict[str, Tensor], recipe: dict[str, Any]) -> None:
@@ -161,8 +140,8 @@ def load_delta(network: nn.Module, tensors: dict[str, Tensor], where: str) -> No
     if wrong or missing:
         named = ", ".join((wrong + missing)[:4])
         raise SpansegError(
-            f"{where}: this is the checkpoint of another recipe: {len(wrong)} tensors do not fit and {len(missing)} are "
-            f"missing ({named}); use the recipe.toml that lies beside it."
+            f"{where}: this is the checkpoint of another recipe: {len(wrong)} tensors do not fit and {len(missing)} "
+            f"are missing ({named}); use the recipe.toml that lies beside it."
         )
     with torch.no_grad():
         for name, parameter in trained.items():

@@ -31,7 +31,7 @@ SAME_IMAGE = 0.995
 """Correlation of coarse images above which two scans are one. Two people of one scanner reached 0.984 at most."""
 _COARSE_VOXELS, _COARSE_MM = 24, 8.0
 _GRID_MM = 1e-2
-_MOST_NAMED = 5
+_MOST_NAMED, _MOST_IDS = 3, 100
 
 Pair = tuple[Path, Path]
 _T = TypeVar("_T")
@@ -68,7 +68,7 @@ class _Ledger:
 
     notes: dict[str, None] = field(default_factory=dict)
     refusals: dict[str, None] = field(default_factory=dict)
-    unmapped: dict[str, list[Path]] = field(default_factory=dict)
+    unmapped: dict[int, list[Path]] = field(default_factory=dict)
     unknown_structures: dict[str, list[Path]] = field(default_factory=dict)
     without_scheme: list[Path] = field(default_factory=list)
 
@@ -142,14 +142,21 @@ def _look_at(scan: Path, truth: Path, protocol: Protocol, labels: str | None, le
     case.hashes = (image.sha256 if image else "", found.sha256 if found else "")
     if found is None or scheme is None:
         return case
-    classes = _classes(found.volume, scheme, truth, labels, ledger)
+    voxels = np.argwhere(found.volume.data != 0)
+    ids = found.volume.data[tuple(voxels.T)]
+    unmapped = [int(value) for value in np.unique(ids) if int(value) not in scheme.classes]
+    classes = _classes_of(ids, scheme)
+    structures = voxels[classes > 0], classes[classes > 0]
     case.expected = frozenset(scheme.classes.values()) - {0, UNKNOWN, *scheme.unlabelled}
-    case.present = frozenset(np.unique(classes).tolist()) - {0, UNKNOWN}
-    if not case.present:
+    case.present = frozenset(np.unique(structures[1]).tolist())
+    if unmapped:
+        _file_unmapped(unmapped, truth, labels, ledger)
+    elif not case.present:
         ledger.refuse(f"{truth}: no voxel is a structure of protocol '{protocol.name}'; give labels that hold some.")
-    _check_sides(truth, found.volume.with_data(classes), protocol, ledger)
+    else:
+        _check_sides(truth, found.volume.affine, structures, protocol, ledger)
     if image is not None:
-        _check_overlap(scan, truth, image, found.volume, classes, ledger)
+        _check_overlap(scan, truth, image.volume, found.volume, structures[0], ledger)
     return case
 
 
@@ -163,27 +170,32 @@ def _check_voxels(path: Path, scan: Scan, ledger: _Ledger) -> None:
         )
 
 
-def _classes(volume: Volume, scheme: Crosswalk, truth: Path, labels: str | None, ledger: _Ledger) -> np.ndarray:
-    """Class index of each voxel, ``UNKNOWN`` where the scheme has no entry; those ids are written down."""
-    present, index = np.unique(volume.data, return_inverse=True)
-    missing = [int(value) for value in present if int(value) not in scheme.classes]
-    if missing:
-        table = find_table(truth) if labels is None else Path(labels)
-        names = names_in(table) if table is not None and table.is_file() else {}
-        for value in missing:
-            kind = ledger.unknown_structures if names.get(value) else ledger.unmapped
-            kind.setdefault(f"{names[value]} ({value})" if names.get(value) else str(value), []).append(truth)
-    table_of_classes = np.array([scheme.classes.get(int(value), UNKNOWN) for value in present], dtype=np.int16)
-    return table_of_classes[index.reshape(volume.data.shape)]
+def _classes_of(ids: np.ndarray, scheme: Crosswalk) -> np.ndarray:
+    """Class index of each id, ``UNKNOWN`` for those without an entry."""
+    present = np.unique(ids)
+    table = np.array([scheme.classes.get(int(value), UNKNOWN) for value in present], dtype=np.int64)
+    return table[np.searchsorted(present, ids)]
 
 
-def _check_sides(truth: Path, classes: Volume, protocol: Protocol, ledger: _Ledger) -> None:
+def _file_unmapped(ids: list[int], truth: Path, labels: str | None, ledger: _Ledger) -> None:
+    """Write down the ids without an entry: by name where a table has one, for then it is a structure of its own."""
+    table = find_table(truth) if labels is None else Path(labels)
+    names = names_in(table) if table is not None and table.is_file() else {}
+    for value in ids:
+        if value in names:
+            ledger.unknown_structures.setdefault(f"{names[value]} ({value})", []).append(truth)
+        else:
+            ledger.unmapped.setdefault(value, []).append(truth)
+
+
+def _check_sides(
+    truth: Path, affine: np.ndarray, structures: tuple[np.ndarray, np.ndarray], protocol: Protocol, ledger: _Ledger
+) -> None:
     """Refuse left structures that lie to the right of their mirrored ones, by the world's axis."""
-    inside = np.argwhere(classes.data > 0)
-    which = classes.data[classes.data > 0]
-    right_mm = voxel_to_world(classes.affine, inside)[:, 0]
-    counts = np.bincount(which, minlength=len(protocol))
-    middles = np.bincount(which, right_mm, minlength=len(protocol)) / np.maximum(counts, 1)
+    voxels, classes = structures
+    right_mm = voxel_to_world(affine, voxels)[:, 0]
+    counts = np.bincount(classes, minlength=len(protocol))
+    middles = np.bincount(classes, right_mm, minlength=len(protocol)) / np.maximum(counts, 1)
     both = [(left, right) for left, right in protocol.lateral_pairs if counts[left] and counts[right]]
     swapped = [left for left, right in both if middles[left] - middles[right] > APART_MM]
     if len(swapped) > len(both) / 2:
@@ -199,13 +211,13 @@ def _check_sides(truth: Path, classes: Volume, protocol: Protocol, ledger: _Ledg
         )
 
 
-def _check_overlap(scan: Path, truth: Path, image: Scan, labels: Volume, classes: np.ndarray, ledger: _Ledger) -> None:
+def _check_overlap(scan: Path, truth: Path, image: Volume, labels: Volume, voxels: np.ndarray, ledger: _Ledger) -> None:
     """Refuse labels on another grid than their scan, or on air."""
-    if image.volume.shape != labels.shape or not np.allclose(image.volume.affine, labels.affine, atol=_GRID_MM):
+    if image.shape != labels.shape or not np.allclose(image.affine, labels.affine, atol=_GRID_MM):
         ledger.refuse(f"{truth}: these labels are not on the grid of {scan.name}; resample them first.")
         return
-    low, high = np.quantile(image.volume.data[::2, ::2, ::2], [0.005, 0.98])
-    on_head = image.volume.data[classes > 0] > low + AIR * (high - low)
+    low, high = np.quantile(image.data[::2, ::2, ::2], [0.005, 0.98])
+    on_head = image.data[tuple(voxels.T)] > low + AIR * (high - low)
     if on_head.size and on_head.mean() < LEAST_ON_HEAD:
         ledger.refuse(
             f"{truth}: only {on_head.mean():.0%} of the labelled voxels lie on the head in {scan.name}, the others on "
@@ -233,13 +245,13 @@ def _sum_up_schemes(ledger: _Ledger, protocol: Protocol) -> None:
             f"{', '.join(protocol.crosswalk_names)} or a table, or put a BIDS table (*_dseg.tsv) beside them."
         )
     if ledger.unknown_structures:
-        named = _listed(list(ledger.unknown_structures), most=len(ledger.unknown_structures))
+        named = _listed(list(ledger.unknown_structures), most=_MOST_IDS)
         ledger.refuse(
             f"the model does not have the structures {named} of {_files(_all(ledger.unknown_structures))}; map each to "
             "a structure of the model, 'background' or 'unknown' in the column maps_to."
         )
     if ledger.unmapped:
-        ids = ", ".join(sorted(ledger.unmapped, key=int))
+        ids = _listed([str(value) for value in sorted(ledger.unmapped)], most=_MOST_IDS)
         ledger.refuse(
             f"the scheme does not map the label ids {ids} of {_files(_all(ledger.unmapped))}; add them to its table."
         )
@@ -292,7 +304,7 @@ def _find_empty_classes(cases: list[_Case], protocol: Protocol, ledger: _Ledger)
             ledger.note(f"{structure.name} is missing in {_files(without)}.")
 
 
-def _all(found: dict[str, list[Path]]) -> list[Path]:
+def _all(found: dict[str, list[Path]] | dict[int, list[Path]]) -> list[Path]:
     return list(dict.fromkeys(path for paths in found.values() for path in paths))
 
 

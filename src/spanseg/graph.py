@@ -29,6 +29,7 @@ class Probabilities(nn.Module):
     def forward(
         self, image: Float[Tensor, "batch channel i j k"], words: Tensor | None = None, known: Tensor | None = None
     ) -> UInt8[Tensor, "batch class i j k"]:
+        """Compute probabilities; with hidden states of a sentence for a network that is told one."""
         return (torch.softmax(self._logits(image, words, known), dim=1) * 255).round().to(torch.uint8)
 
     def _logits(self, image: Tensor, words: Tensor | None, known: Tensor | None) -> Tensor:

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from spanseg import checkpoint
 from spanseg.errors import SpansegError
+from spanseg.tensors import load_tensors
 
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
 """Under which of these a training script puts the weights, beside epoch, score and optimiser."""
@@ -64,7 +64,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         SpansegError: no such file, a file that holds more than plain tensors and values, or no tensors in it.
     """
     if path.suffix == ".safetensors":
-        return checkpoint.load_tensors(path)
+        return load_tensors(path)
     if path.suffix not in FOREIGN or not path.is_file():
         raise SpansegError(f"{path}: expected a file of weights (.safetensors, .pt, .pth or .bin), found none.")
     try:

@@ -6,6 +6,7 @@ on. Each scan is told its age, so that a network that listens knows which of the
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -52,7 +53,7 @@ class Lifespan:
 
 def _of_period(options: SynthOptions, period: str) -> SynthOptions:
     """Options whose only family of contrasts is that of a period of life."""
-    none = {"t1": 0.0, "t2": 0.0, "flair": 0.0, "random": 0.0, "infant": 0.0}
+    none: dict[str, Any] = {"t1": 0.0, "t2": 0.0, "flair": 0.0, "random": 0.0, "infant": 0.0}
     if period not in _CONTRAST:
         return dataclasses.replace(options, **none | {"t1": 1.0})
     return dataclasses.replace(options, **none | {"infant": 1.0}, infant_contrast=_CONTRAST[period])

@@ -17,7 +17,16 @@ from spanseg.silver import Silver
 from spanseg.synth import Generator, SynthOptions
 from spanseg.told import TAKES, Teller, Telling
 
-PLAIN = {"t1": 1.0, "t2": 0.0, "flair": 0.0, "random": 0.0, "infant": 0.0, "thick": 0.0, "cut": 0.0, "sloppy": 0.0}
+PLAIN: dict[str, Any] = {
+    "t1": 1.0,
+    "t2": 0.0,
+    "flair": 0.0,
+    "random": 0.0,
+    "infant": 0.0,
+    "thick": 0.0,
+    "cut": 0.0,
+    "sloppy": 0.0,
+}
 """What the left-out maps are drawn with: T1-like contrast, no thick slices, nothing cut off."""
 
 

@@ -1,6 +1,7 @@
 """Supervised objective: labels of every voxel, or of some sub-voxel phases."""
 
 import dataclasses
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -40,7 +41,9 @@ class Supervised:
                 f"[objective] has loss = '{loss}' and preset = '{preset}'; expected a loss of {', '.join(_LOSSES)} and "
                 f"a preset of {', '.join(PRESETS)}."
             )
-        given = {name: value for name, value in (("alpha", alpha), ("gamma", gamma)) if value is not None}
+        given: dict[str, Any] = {
+            name: value for name, value in (("alpha", alpha), ("gamma", gamma)) if value is not None
+        }
         if loss != "dice_focal" and (given or preset != "default"):
             raise SpansegError(f"[objective] preset, alpha and gamma belong to loss = 'dice_focal', not to '{loss}'.")
         self.phases, self.cross_entropy, self.rarity, self.loss = phases, cross_entropy, rarity, loss

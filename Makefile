@@ -2,12 +2,13 @@
 #   make demo    segment the MNI152 template (no PyTorch)       -> demo-out/
 #   make test    lint, types and all tests
 #   make lint    lint and types alone
+#   make validate-default DATA=… [MODEL=…]   judge a model folder as a default model; needs the data sets
 #   make clean   remove what the others made, but for .venv
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint validate-default clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/installed-demo
@@ -20,6 +21,11 @@ lint: $(VENV)/installed-test
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+
+DATA ?= ../shared/data
+MODEL ?= default
+validate-default: $(VENV)/installed-test
+	$(BIN)/python benchmarks/validate.py $(DATA) --model $(MODEL)
 
 clean:
 	rm -rf demo-out dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -43,12 +43,13 @@ def test_mirroring_twice_changes_nothing(protocol: Protocol) -> None:
 
 
 def test_pairs_are_left_and_right_of_one_name(protocol: Protocol) -> None:
+    sides = {"Left-": "Right-", "ctx-lh-": "ctx-rh-"}
     paired = {index for pair in protocol.lateral_pairs for index in pair}
     for left, right in protocol.lateral_pairs:
         names = protocol.structures[left].name, protocol.structures[right].name
-        assert names[0].startswith("Left-") and names[1] == names[0].replace("Left-", "Right-")
+        assert any(names[0].startswith(a) and names[1] == names[0].replace(a, b) for a, b in sides.items()), names
     alone = [s.name for index, s in enumerate(protocol.structures) if index not in paired]
-    assert not [name for name in alone if name.startswith(("Left-", "Right-"))]
+    assert not [name for name in alone if name.startswith((*sides, *sides.values()))]
 
 
 def test_groups_hold_ids_of_the_protocol(protocol: Protocol) -> None:
@@ -67,7 +68,9 @@ def test_crosswalks_lead_into_the_protocol(protocol: Protocol) -> None:
         labelled = {value for value in crosswalk.classes.values() if value > 0}
         missing = set(range(1, len(protocol))) - labelled - set(crosswalk.unlabelled)
         assert not missing, f"{name} neither maps to nor declares unlabelled: {sorted(missing)}"
-        assert not labelled & set(crosswalk.unlabelled), f"{name} maps to a class that it calls unlabelled"
+        csf = {index for index, structure in enumerate(protocol.structures) if structure.tissue == "CSF"}
+        partly = csf | ({3} if protocol.name == "tissue" else set())  # ventricles but not sulci; mindboggle's cerebellum
+        assert labelled & set(crosswalk.unlabelled) <= partly, f"{name} maps to a class that it calls unlabelled"
 
 
 def test_crosswalks_keep_left_on_the_left() -> None:

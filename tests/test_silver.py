@@ -54,7 +54,7 @@ def test_seed_and_index_decide_everything() -> None:
 
 @pytest.mark.parametrize("voxel_mm", [1.0, 2.0])
 def test_labels_get_worse_with_the_level(voxel_mm: float) -> None:
-    means = [np.mean([mean_dice(degrade(TRUTH, level, voxel_mm, (0, n))) for n in range(4)]) for level in LEVELS]
+    means = [np.mean([mean_dice(degrade(TRUTH, level, voxel_mm, (0, n))) for n in range(2)]) for level in LEVELS]
     assert means[0] == 1
     assert all(a > b + 0.01 for a, b in itertools.pairwise(means)), means
     assert means[-1] > 0.4, "still labels, not noise"
@@ -73,17 +73,17 @@ def test_borders_wander_a_voxel_or_so_and_the_inside_stays() -> None:
 
 
 def test_small_pieces_are_missed_and_go_to_their_neighbour() -> None:
-    """100 draws of a small and a large structure inside white matter."""
+    """60 draws of a small and a large structure inside white matter."""
     truth = torch.ones(24, 24, 24, dtype=torch.int64)
     truth[2:8, 2:8, 2:8] = 2  # 216 mm³
     truth[10:22, 10:22, 10:22] = 3  # 1728 mm³
     missed = 0
-    for n in range(100):
+    for n in range(60):
         silver = degrade(truth, 3.0, 1.0, (0, n))
         assert (silver == 3).sum() > 800
         assert set(silver.unique().tolist()) <= {1, 2, 3}, "nothing falls to background"
         missed += int(not (silver == 2).any())
-    assert 15 <= missed <= 45  # 3 × 10 % expected
+    assert 8 <= missed <= 30  # 3 × 10 % expected
 
 
 def test_unknown_voxels_stay_unknown() -> None:

@@ -23,7 +23,7 @@ MISSED_MM3 = 300.0
 """Volume below which pieces may be missed at level 1."""
 MISSED = 0.1
 """Probability with which such a piece is missed at level 1."""
-_LARGE = 10  # structures of more than this many times that volume are looked at by nobody for small pieces
+_LARGE = 10  # pieces of structures that are this many times larger are not looked for: CSF, cortex, white matter
 _STREAM = 1_000_003  # added to the seed, so that faults do not follow from the numbers that the scan was drawn with
 
 

@@ -1,0 +1,162 @@
+"""Judge a model folder as a default model, and refuse it if it is worse than the one that is shipped.
+
+    python benchmarks/validate.py ../shared/data                 # the shipped model: print and record its figures
+    python benchmarks/validate.py ../shared/data --model FOLDER  # a candidate: exit code 1 if it is worse
+
+Worse is: the mean of (12 nuclei, white matter, cortex, lateral ventricles) on native ``malc`` falls, or any group of
+structures on any set of scans falls by more than 0.02. Figures of the shipped model lie in ``benchmarks/validation.json``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+
+from spanseg.evaluation import CaseScores, Row, rows_of, score_row
+from spanseg.files import write_text
+from spanseg.judging import ScanWithTruth, judge
+from spanseg.labelled import pair_scans
+from spanseg.labels import Protocol
+from spanseg.participants import find_table, read_participants
+from spanseg.runtime import open_model
+from spanseg.segmenter import SegmentOptions
+from spanseg.simulate import plain_options, simulate
+
+RECORD = Path(__file__).with_name("validation.json")
+WORST_FALL = 0.02
+HEADLINE = ("nuclei", "cerebral_white_matter", "cerebral_cortex", "lateral_ventricles")
+JUDGED = (*HEADLINE, "other_structures", "worst_person_nuclei")
+SIXTEEN = (4, 43, 5, 44, 7, 46, 8, 47, 26, 58, 28, 60, 14, 15, 16, 24)
+"""Ids beside the 12 nuclei whose mean is the row ``other_structures``."""
+AGES = ((0, 30), (30, 60), (60, 200))
+Table = dict[str, dict[str, float]]
+
+
+def main() -> None:
+    """Run the benchmark."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path, help="folder with malc, ixi and labelmaps")
+    parser.add_argument("--model", default="default", help="model folder of a candidate")
+    parser.add_argument("--every", type=int, default=1, metavar="N", help="take every Nth scan, for a quick look")
+    arguments = parser.parse_args()
+    table = dict(tables(arguments.data, SegmentOptions(model=arguments.model), arguments.every))
+    show(table)
+    if arguments.every > 1:
+        return
+    if arguments.model == "default":
+        record = {"model_sha256": open_model("default").sha256(), "table": table}
+        write_text(RECORD, json.dumps(record, indent=1) + "\n")
+        return
+    shipped = json.loads(RECORD.read_text(encoding="utf-8"))
+    if shipped["model_sha256"] != open_model("default").sha256():
+        sys.exit("validation.json is not of the shipped model; run this without --model first")
+    reasons = worse(shipped["table"], table)
+    print("\n".join(reasons) if reasons else "not worse than the shipped model")
+    sys.exit(1 if reasons else 0)
+
+
+def tables(data: Path, options: SegmentOptions, every: int) -> Iterator[tuple[str, dict[str, float]]]:
+    """Each group of scans with its mean Dice by row."""
+    malc = sorted(pair_scans(data / "malc", data / "malc" / "derivatives"))[::every]
+    cases, protocol = judge(malc, "neuromorphometrics", options)
+    yield "malc, native", means(cases, protocol) | {"worst_person_nuclei": worst(cases, protocol)}
+    yield from by_age(data / "malc", cases, protocol)
+    with tempfile.TemporaryDirectory() as scratch:
+        thick = [thick_slices(pair, Path(scratch)) for pair in malc[::3]]
+        yield "malc, 3 mm slices", means(*judge(thick, "neuromorphometrics", options))
+    ixi = sorted(pair_scans(data / "ixi", data / "ixi" / "derivatives"))[::every]
+    yield "ixi, whole heads", means(*judge(ixi, "muse", options))
+    maps = sorted((data / "labelmaps" / "synthseg").glob("*.nii.gz"))[:3]
+    for contrast in ("t1", "t2", "flair"):
+        with tempfile.TemporaryDirectory() as scratch:
+            yield f"synthetic heads, {contrast}", synthetic(maps, contrast, Path(scratch) / "bids", options)
+
+
+def synthetic(maps: Sequence[Path], contrast: str, folder: Path, options: SegmentOptions) -> dict[str, float]:
+    """Left-out label maps drawn with one contrast, as whole heads."""
+    import dataclasses
+
+    only = {"t1": 0.0, "t2": 0.0, "flair": 0.0, "random": 0.0, "infant": 0.0} | {contrast: 1.0}
+    drawn = dataclasses.replace(plain_options(), strip=0.0, **only)
+    simulate(list(maps), folder, 2 * len(maps), seed=11, options=drawn)
+    return means(*judge(sorted(pair_scans(folder, folder / "derivatives")), "aseg", options))
+
+
+def thick_slices(pair: ScanWithTruth, folder: Path) -> ScanWithTruth:
+    """A scan with slices of 3 mm along its third axis, and the truth in their middles."""
+    scan, truth = (nib.load(path) for path in pair)
+    count = scan.shape[2] // 3
+    affine = scan.affine @ np.diag([1, 1, 3, 1])
+    affine[:3, 3] = (scan.affine @ np.array([0, 0, 1, 1]))[:3]
+    image = np.asarray(scan.dataobj)[..., : 3 * count].reshape(*scan.shape[:2], count, 3).mean(-1)
+    labels = np.asarray(truth.dataobj)[..., 1 : 3 * count : 3]
+    paths = folder / pair[0].name, folder / pair[1].name
+    nib.save(nib.Nifti1Image(image.astype(np.float32), affine), paths[0])
+    nib.save(nib.Nifti1Image(labels.astype(np.int16), affine), paths[1])
+    return paths
+
+
+def means(cases: Sequence[CaseScores], protocol: Protocol) -> dict[str, float]:
+    """Mean Dice of each group of structures, the nuclei and the others one by one."""
+    rows = rows_of(protocol, cases[0].scores)
+    others = tuple(protocol.class_of(value) for value in SIXTEEN if protocol.class_of(value) in cases[0].scores)
+    wanted = [row for row in rows if row.name != "below_the_brain"] + [Row("other_structures", 0, others)]
+    return {row.name: round(average(cases, row), 4) for row in wanted}
+
+
+def average(cases: Sequence[CaseScores], row: Row) -> float:
+    """Mean Dice of a row over cases, those without it left out."""
+    scored = [scores.values["dice"] for case in cases if (scores := score_row(case, row)) is not None]
+    return float(np.nanmean(scored)) if np.isfinite(scored).any() else math.nan
+
+
+def worst(cases: Sequence[CaseScores], protocol: Protocol) -> float:
+    """Mean Dice of the nuclei of the person in whom it is lowest."""
+    (row,) = [row for row in rows_of(protocol, cases[0].scores) if row.name == "nuclei"]
+    return round(min(average([case], row) for case in cases), 4)
+
+
+def by_age(dataset: Path, cases: Sequence[CaseScores], protocol: Protocol) -> Iterator[tuple[str, dict[str, float]]]:
+    """The nuclei, white matter, cortex and ventricles by age."""
+    table = find_table(dataset)
+    ages = {} if table is None else {name: facts.age_years for name, facts in read_participants(table).items()}
+    for low, high in AGES:
+        there = [case for case in cases if (age := ages.get(case.subject)) is not None and low <= age < high]
+        if there:
+            figures = means(there, protocol)
+            yield f"malc, {low} to {high} years" if high < 200 else f"malc, from {low} years", {
+                name: figures[name] for name in HEADLINE
+            }
+
+
+def show(table: Table) -> None:
+    """Print the groups of structures, one line a set of scans."""
+    print(f"{'':28}" + "".join(f"{name:>24}" for name in (*HEADLINE, "other_structures")))
+    for name, row in table.items():
+        print(f"{name:28}" + "".join(f"{row.get(key, math.nan):24.3f}" for key in (*HEADLINE, "other_structures")))
+    print(f"worst person, 12 nuclei: {table['malc, native']['worst_person_nuclei']:.3f}")
+
+
+def worse(shipped: Table, candidate: Table) -> list[str]:
+    """Reasons not to ship a candidate; empty if there are none."""
+    reasons = []
+    old, new = (np.mean([table["malc, native"][name] for name in HEADLINE]) for table in (shipped, candidate))
+    if new < old:
+        reasons.append(f"the mean of {', '.join(HEADLINE)} on native malc falls from {old:.4f} to {new:.4f}")
+    for name, row in shipped.items():
+        for key, value in ((key, value) for key, value in row.items() if key in JUDGED):
+            if candidate[name][key] < value - WORST_FALL:
+                reasons.append(f"{name}, {key}: {value:.3f} falls to {candidate[name][key]:.3f}")
+    return reasons
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,44 @@
+"""Every shipped recipe builds, and what it says of itself is true."""
+
+import pytest
+import torch
+
+from spanseg import labels, model, params
+from spanseg import recipe as recipes
+from spanseg.facts import Facts
+from spanseg.interfaces import Batch
+from spanseg.parts import build
+from spanseg.sources import teller
+
+FULL_SIZE = {"kgpl", "vpt"}
+CPU_SIZE = [name for name in recipes.shipped() if name not in FULL_SIZE]
+
+
+@pytest.mark.parametrize("name", recipes.shipped())
+def test_a_recipe_starts_from_something_that_is_there(name):
+    recipe = recipes.load(name)
+    start = recipe["train"].get("start")
+    assert start is None or start in recipes.shipped()
+    assert labels.load_protocol(recipe["recipe"]["protocol"])
+    assert "MiniLM" in recipe["recipe"]["title"] or recipe.get("tokens", {}).get("name") != "knowledge"
+
+
+@pytest.mark.parametrize("name", CPU_SIZE)
+def test_a_recipe_of_cpu_size_takes_a_step(name):
+    """On the smallest canvas that its network takes; its own size is a matter of minutes."""
+    recipe = recipes.load(name)
+    shape = (32, 32, 64) if recipe["backbone"]["name"] in ("swin_unetr", "unetr") else (32, 32, 32)
+    recipe["canvas"]["shape"] = list(shape)
+    torch.manual_seed(0)
+    network = model.build(recipe)
+    tell, options = teller(recipe), dict(recipe["objective"])
+    told = None if tell is None else tell(Facts(age_years=3, sex="M"), 0)
+    target = torch.randint(0, len(model.protocol_of(recipe)), (1, *shape))
+    losses = build("objectives", options.pop("name"), options)(network, Batch(torch.randn(1, 1, *shape), target, 0, told))
+    torch.stack(list(losses.values())).sum().backward()
+    assert any(p.grad is not None and p.grad.any() for p in network.parameters() if p.requires_grad)
+
+
+def test_prompts_are_under_one_percent_of_the_parameters():
+    counts = {row.key: row for row in params.count(recipes.load("vpt"))}
+    assert 0 < counts["trainable"].parameters < 0.01 * counts["total"].parameters

@@ -1,7 +1,7 @@
 """What tokens cost, and whether the full-size recipes run: one training and one inference step each.
 
-    python benchmarks/tokens.py cost          # FLOPs, and the median time ratio over interleaved pairs of steps
-    python benchmarks/tokens.py full kgpl     # one step of a full-size recipe at 96³; needs about 20 GB
+python benchmarks/tokens.py cost          # FLOPs, and the median time ratio over interleaved pairs of steps
+python benchmarks/tokens.py full kgpl     # one step of a full-size recipe at 96³; needs about 20 GB
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@
     python benchmarks/validate.py ../shared/data --model FOLDER  # a candidate: exit code 1 if it is worse
 
 Worse is: the mean of (12 nuclei, white matter, cortex, lateral ventricles) on native ``malc`` falls, or any group of
-structures on any set of scans falls by more than 0.02. Figures of the shipped model lie in ``benchmarks/validation.json``.
+structures on any set of scans falls by more than 0.02. The shipped model's figures: ``benchmarks/validation.json``.
 """
 
 from __future__ import annotations
@@ -132,9 +132,10 @@ def by_age(dataset: Path, cases: Sequence[CaseScores], protocol: Protocol) -> It
         there = [case for case in cases if (age := ages.get(case.subject)) is not None and low <= age < high]
         if there:
             figures = means(there, protocol)
-            yield f"malc, {low} to {high} years" if high < 200 else f"malc, from {low} years", {
-                name: figures[name] for name in HEADLINE
-            }
+            yield (
+                f"malc, {low} to {high} years" if high < 200 else f"malc, from {low} years",
+                {name: figures[name] for name in HEADLINE},
+            )
 
 
 def show(table: Table) -> None:

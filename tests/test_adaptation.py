@@ -1,5 +1,6 @@
 """Adapting to a centre, from a few scans to a model that segments them without PyTorch."""
 
+import json
 import shutil
 
 import numpy as np
@@ -8,6 +9,7 @@ import torch
 
 import tiny
 from spanseg import adaptation, centres, checkpoint, export, model, runtime, segmenter
+from spanseg.cli import main as cli
 from spanseg.errors import SpansegError
 from spanseg.judging import changes, judge
 from spanseg.labelled import pair_scans
@@ -144,3 +146,19 @@ def test_people_are_not_on_both_sides(pairs):
 def test_a_model_compared_with_itself_has_not_changed(base, pairs):
     cases, protocol = judge(pairs[:2], "aseg", segmenter.SegmentOptions(model=str(base)))
     assert {row.difference.mean for row in changes(cases, cases, protocol)} == {0.0}
+
+
+def test_the_command_uses_the_adapter_of_a_centre_and_says_so(adapter, base, pairs, tmp_path):
+    def sidecar_of(centre):
+        out = tmp_path / centre
+        command = ["segment", str(pairs[4][0]), "-o", str(out), "--model", str(base), "--centre", centre]
+        with pytest.raises(SystemExit) as stopped:
+            cli.main([*command, "--adapters", str(adapter[0].parent), "--only", "labels"])
+        assert stopped.value.code == 0
+        (path,) = out.rglob("*.json")
+        return json.loads(path.read_text(encoding="utf-8"))
+
+    ours, others = sidecar_of("ours"), sidecar_of("elsewhere")
+    assert ours["model"]["name"] != others["model"]["name"] if isinstance(ours["model"], dict) else True
+    assert any("Adapter of the centre 'ours'" in note for note in ours["notes"])
+    assert any("no adapter" in note for note in others["notes"])

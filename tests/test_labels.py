@@ -69,7 +69,9 @@ def test_crosswalks_lead_into_the_protocol(protocol: Protocol) -> None:
         missing = set(range(1, len(protocol))) - labelled - set(crosswalk.unlabelled)
         assert not missing, f"{name} neither maps to nor declares unlabelled: {sorted(missing)}"
         csf = {index for index, structure in enumerate(protocol.structures) if structure.tissue == "CSF"}
-        partly = csf | ({3} if protocol.name == "tissue" else set())  # ventricles but not sulci; mindboggle's cerebellum
+        partly = csf | (
+            {3} if protocol.name == "tissue" else set()
+        )  # ventricles but not sulci; mindboggle's cerebellum
         assert labelled & set(crosswalk.unlabelled) <= partly, f"{name} maps to a class that it calls unlabelled"
 
 

@@ -94,7 +94,7 @@ def test_what_is_no_network_is_refused(tmp_path: Path) -> None:
 def test_a_canvas_that_is_not_the_networks_is_refused(tmp_path: Path) -> None:
     network = (SHIPPED / "model.onnx").read_bytes()
     folder = runtime.open_model(str(folder_with(tmp_path, network, canvas__shape=[8, 8, 8])))
-    with pytest.raises(SpansegError, match=r"declares a canvas of \(8, 8, 8\)"):
+    with pytest.raises(SpansegError, match=r"declares \(1, 1, 8, 8, 8\)"):
         runtime.Engine(folder, "f32", 1)
 
 

@@ -43,6 +43,7 @@ class SegmentOptions:
 
     Args:
         model: name of a shipped model or a model folder.
+        centre_note: how the model was chosen for a centre, kept as a note; empty if it was not.
         precision: ``f32``, ``bf16`` or ``auto``.
         threads: threads of the network; ``None`` takes all cores.
         max_memory_bytes: refuse before loading when a scan needs more; ``None`` for no limit of our own.
@@ -56,6 +57,7 @@ class SegmentOptions:
     """
 
     model: str = "default"
+    centre_note: str = ""
     precision: str = "auto"
     threads: int | None = None
     max_memory_bytes: int | None = None
@@ -217,7 +219,7 @@ def segment_scan(scan: Scan, predictor: Predictor, options: SegmentOptions) -> S
     _check_memory(options, predictor.folder, scan.volume.shape)
     clock = _Clock()
     image, orientation = canonical(scan.volume)
-    notes, warnings = list(scan.notes), list(scan.warnings)
+    notes, warnings = [*scan.notes, *filter(None, [options.centre_note])], list(scan.warnings)
     lesion = _lesion(options, scan, notes)
     turned = None if lesion is None else orientation.to_canonical(lesion).astype(np.float32)
     words = predictor.words_for(options)

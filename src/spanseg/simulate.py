@@ -27,6 +27,7 @@ def simulate(
     voxel_mm: float = 1.5,
     seed: int = 0,
     options: SynthOptions | None = None,
+    invent_facts: bool = False,
 ) -> list[Path]:
     """Draw ``count`` people and write them as BIDS, the truth under ``derivatives/truth``.
 
@@ -37,6 +38,7 @@ def simulate(
         voxel_mm: edge length of the voxels.
         seed: the same seed gives the same data set.
         options: how far the generator goes; ``None`` for plain T1-like scans.
+        invent_facts: write an invented age and sex for each person, which have nothing to do with the scans.
 
     Returns:
         Paths of the scans.
@@ -55,7 +57,7 @@ def simulate(
     generator = Generator(packed, table, Canvas((i, j, k), voxel_mm), options or plain_options())
     _describe(folder, "Simulated scans", "raw")
     _describe(folder / "derivatives" / "truth", "Truth of the simulated scans", "derivative")
-    files.write_text(folder / "participants.tsv", "participant_id\n" + "".join(f"{_name(n)}\n" for n in range(count)))
+    files.write_text(folder / "participants.tsv", _participants(count, seed, invent_facts))
     affine = grid_round(np.zeros(3), (i, j, k), voxel_mm)
     return [_write(generator, protocol.ids, affine, folder, (seed, n)) for n in range(count)]
 
@@ -63,6 +65,15 @@ def simulate(
 def plain_options() -> SynthOptions:
     """T1-like contrast, no thick slices, nothing cut off; half of the scans skull-stripped."""
     return replace(SynthOptions(), **PLAIN)
+
+
+def _participants(count: int, seed: int, invent_facts: bool) -> str:
+    """The table of people, with invented facts if asked for."""
+    if not invent_facts:
+        return "participant_id\n" + "".join(f"{_name(n)}\n" for n in range(count))
+    rng = np.random.default_rng([seed, 3])
+    rows = [f"{_name(n)}\t{rng.integers(18, 91)}\t{rng.choice(['F', 'M'])}\n" for n in range(count)]
+    return "participant_id\tage\tsex\n" + "".join(rows)
 
 
 def _name(number: int) -> str:

@@ -77,6 +77,8 @@ def segment(
     tell_diagnosis: Annotated[bool, typer.Option("--tell-diagnosis", help="Tell the diagnosis too.")] = False,
     store_facts: Annotated[bool, typer.Option("--store-facts", help="Keep age, sex, diagnosis in the files.")] = False,
     model: Annotated[str, typer.Option(help="Name of a shipped model, or a model folder.")] = "default",
+    centre: Annotated[str | None, typer.Option(help="Use this centre's adapter, made by 'spanseg adapt'.")] = None,
+    adapters: Annotated[Path, typer.Option(help="Folder of adapters.")] = Path("spanseg-adapters"),
     precision: Annotated[Precision, typer.Option(help="Numbers the network computes in.")] = Precision.AUTO,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of the network; all cores by default.")] = None,
     max_memory: Annotated[str | None, typer.Option(help="Refuse what needs more, such as 4G or 3500M.")] = None,
@@ -104,8 +106,10 @@ def segment(
     from spanseg.batch import Batch
     from spanseg.segmenter import SegmentOptions
 
+    model, centre_note = (model, "") if centre is None else _of_centre(centre, model, adapters)
     options = SegmentOptions(
         model=model,
+        centre_note=centre_note,
         precision=precision.value,
         threads=threads,
         max_memory_bytes=memory,
@@ -119,6 +123,12 @@ def segment(
     )
     batch = Batch(jobs, options, outputs, overwrite, people)
     _exit_by(_run_batch(batch, out, context.obj) if is_batch else _run_one(batch, context.obj))
+
+
+def _of_centre(centre: str, model: str, adapters: Path) -> tuple[str, str]:
+    from spanseg.centres import model_of
+
+    return model_of(centre, model, adapters)
 
 
 def _outputs(only: Only | None, probabilities: bool, brain: bool, store_facts: bool) -> OutputOptions:

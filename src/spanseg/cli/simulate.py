@@ -12,11 +12,12 @@ def simulate(
     count: Annotated[int, typer.Option("-n", help="Number of people.")] = 10,
     voxel_mm: Annotated[float, typer.Option(help="Edge length of the voxels in mm.", min=0.5, max=4.0)] = 1.5,
     seed: Annotated[int, typer.Option(help="The same seed gives the same scans.")] = 0,
+    invent_facts: Annotated[bool, typer.Option("--invent-facts", help="Invent an age and a sex for each.")] = False,
     wide: Annotated[bool, typer.Option("--wide", help="Every contrast, thick slices and cut fields of view.")] = False,
 ) -> None:
     """Draw people from label maps: deformed, painted with T1-like (or any) contrast, with noise and bias field."""
     from spanseg.simulate import simulate
     from spanseg.synth import SynthOptions
 
-    scans = simulate(labels, out, count, voxel_mm, seed, SynthOptions() if wide else None)
+    scans = simulate(labels, out, count, voxel_mm, seed, SynthOptions() if wide else None, invent_facts)
     print(f"{len(scans)} scans and their truth written to {out}")

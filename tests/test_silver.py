@@ -2,12 +2,15 @@
 
 import itertools
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 import tiny
+from spanseg import generation, runs
 from spanseg.errors import SpansegError
 from spanseg.interfaces import Sample
 from spanseg.labels import UNKNOWN, load_protocol
@@ -105,3 +108,20 @@ def test_smoothing_takes_the_majority() -> None:
 def test_levels_out_of_range_are_refused(level: float) -> None:
     with pytest.raises(SpansegError, match="from 0"):
         Silver(_Truth(), level, 1.0)
+
+
+def test_a_recipe_asks_for_silver_labels(tmp_path: Path) -> None:
+    """In training and in looking at the left-out maps; the scans themselves stay the same."""
+    recipe = tiny.recipe()
+    recipe["synth"] |= {"left_out": 1}
+    tiny.write_map(tmp_path / "head.nii.gz")
+    maps = generation.read_maps(tmp_path, generation.load_classes(ASEG)) * 2
+    for gold, silver in zip(
+        runs.sources(recipe, maps, "cpu"),
+        runs.sources(recipe | {"synth": recipe["synth"] | {"silver": 2}}, maps, "cpu"),
+        strict=True,
+    ):
+        assert gold is not None and silver is not None
+        before, after = gold.draw(0, 0), silver.draw(0, 0)
+        assert torch.equal(before.image, after.image)
+        assert 0.3 < dice_per_class(after.target, before.target, CLASSES)[1:].nanmean() < 0.97

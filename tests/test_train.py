@@ -142,3 +142,13 @@ def test_dice_per_class_by_hand() -> None:
     found = dice_per_class(predicted, target, 4)
     torch.testing.assert_close(found[:3], torch.tensor([1.0, 2 / 3, 2 / 3]))
     assert found[3].isnan()
+
+
+def test_training_stops_when_the_score_no_longer_rises(tmp_path: Path) -> None:
+    scores = iter([0.1, 0.5, 0.4, 0.5, 0.3, 0.2])
+    early = trainer(tmp_path, steps=50, validate_every=2, patience=3)
+    early.run(validate=lambda t: next(scores))
+    assert early.step == 10  # best at the second look, and three without a better one
+    again = trainer(tmp_path, steps=50, validate_every=2, patience=3)
+    again.run(validate=lambda t: 1.0)
+    assert again.step == 10

@@ -35,6 +35,7 @@ class TrainOptions:
         seed: seed of initial weights and draws.
         save_every, validate_every: steps between checkpoints and between looks at the left-out maps.
         validate_draws: left-out draws of one look.
+        patience: looks in a row without a better score after which training stops; 0 never stops early.
     """
 
     steps: int = 2000
@@ -51,6 +52,7 @@ class TrainOptions:
     save_every: int = 100
     validate_every: int = 200
     validate_draws: int = 4
+    patience: int = 0
 
 
 def rate(step: int, options: TrainOptions) -> float:
@@ -87,7 +89,7 @@ class Trainer:
         self.trained = {name: p for name, p in network.named_parameters() if p.requires_grad}
         self.optimiser = MuonAdamW(self.trained.values(), options.lr, options.weight_decay, options.muon)
         self.ema = {name: parameter.detach().clone() for name, parameter in self.trained.items()}
-        self.step, self.best = 0, -1.0
+        self.step, self.best, self.stale = 0, -1.0, 0
         folder.mkdir(parents=True, exist_ok=True)
         self._resume()
 
@@ -105,7 +107,7 @@ class Trainer:
             stop_at: step to stop at, for tests and for chained machines.
         """
         last = min(self.options.steps, stop_at or self.options.steps)
-        while self.step < last:
+        while self.step < last and not self.has_stalled:
             row = self._one_step()
             at_end = self.step == last
             if validate and (at_end or self.step % self.options.validate_every == 0):
@@ -113,8 +115,13 @@ class Trainer:
             self._log(row)
             if report:
                 report(row)
-            if at_end or self.step % self.options.save_every == 0:
+            if at_end or self.has_stalled or self.step % self.options.save_every == 0:
                 self.save()
+
+    @property
+    def has_stalled(self) -> bool:
+        """Whether the score has not risen for as many looks as the options allow."""
+        return 0 < self.options.patience <= self.stale
 
     def _one_step(self) -> dict[str, float]:
         options, began = self.options, time.monotonic()
@@ -144,8 +151,9 @@ class Trainer:
         with torch.no_grad():
             score = validate(self)
         self._set(current)
+        self.stale += 1
         if score > self.best:
-            self.best = score
+            self.best, self.stale = score, 0
             checkpoint.save_tensors(self.folder / "best.safetensors", self.ema)
         return score
 
@@ -172,7 +180,7 @@ class Trainer:
             for slot, value in self.optimiser.state[parameter].items()
         }
         weights: dict[str, Tensor] = dict(self.trained)
-        best = {"score": torch.tensor(self.best)}
+        best = {"score": torch.tensor(self.best), "stale": torch.tensor(self.stale)}
         groups = {"model": weights, "ema": self.ema, "optimiser": slots, "best": best}
         checkpoint.save_state(self.folder, self.step, groups)
 
@@ -184,7 +192,7 @@ class Trainer:
         device = next(iter(self.trained.values())).device
         self._set(groups["model"])
         self.ema = {name: value.to(device) for name, value in groups["ema"].items()}
-        self.best = float(groups["best"]["score"])
+        self.best, self.stale = float(groups["best"]["score"]), int(groups["best"].get("stale", torch.tensor(0)))
         for key, value in groups["optimiser"].items():
             name, _, slot = key.rpartition("/")
             self.optimiser.state[self.trained[name]][slot] = value.to(device if value.ndim else "cpu")

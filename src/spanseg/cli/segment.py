@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -94,7 +94,7 @@ def segment(
     Exit codes: 0 all done; 1 some scans failed; 2 bad input or usage, nothing done; 130 interrupted.
     """
     facts = _facts_by_hand(age, sex, diagnosis, participants)
-    memory = None if max_memory is None else bytes_from_text(max_memory)
+    machine = _machine(precision, threads, max_memory, device, trust)
     outputs = _outputs(only, probabilities, brain, store_facts)
     jobs = _jobs_of(scans, out, lesion_mask)
     people = None if participants is None else _facts_of_scans(jobs, participants)
@@ -106,15 +106,9 @@ def segment(
     from spanseg.batch import Batch
     from spanseg.segmenter import SegmentOptions
 
-    model, centre_note = (model, "") if centre is None else _of_centre(centre, model, adapters)
     options = SegmentOptions(
-        model=model,
-        centre_note=centre_note,
-        precision=precision.value,
-        threads=threads,
-        max_memory_bytes=memory,
-        device=device.value,
-        trust=trust and trust.value,
+        **_model_of(centre, model, adapters),
+        **machine,
         facts=facts,
         facts_policy=told.value,
         tell_diagnosis=tell_diagnosis,
@@ -125,10 +119,27 @@ def segment(
     _exit_by(_run_batch(batch, out, context.obj) if is_batch else _run_one(batch, context.obj))
 
 
-def _of_centre(centre: str, model: str, adapters: Path) -> tuple[str, str]:
+def _machine(
+    precision: Precision, threads: int | None, max_memory: str | None, device: Device, trust: Form | None
+) -> dict[str, Any]:
+    """How the file is read and where the network computes, as fields of ``SegmentOptions``."""
+    return {
+        "precision": precision.value,
+        "threads": threads,
+        "max_memory_bytes": None if max_memory is None else bytes_from_text(max_memory),
+        "device": device.value,
+        "trust": trust and trust.value,
+    }
+
+
+def _model_of(centre: str | None, model: str, adapters: Path) -> dict[str, Any]:
+    """The model, or the adapter of a centre that stands on it, as fields of ``SegmentOptions``."""
+    if centre is None:
+        return {"model": model}
     from spanseg.centres import model_of
 
-    return model_of(centre, model, adapters)
+    chosen, note = model_of(centre, model, adapters)
+    return {"model": chosen, "centre_note": note}
 
 
 def _outputs(only: Only | None, probabilities: bool, brain: bool, store_facts: bool) -> OutputOptions:

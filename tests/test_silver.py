@@ -1,7 +1,6 @@
 """Silver labels: nothing at level 0, more wrong with the level, and the same each time."""
 
 import itertools
-
 from pathlib import Path
 
 import numpy as np

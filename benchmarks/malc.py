@@ -31,7 +31,7 @@ SHOWN = ("nuclei", "cerebral_white_matter", "cerebral_cortex", "lateral_ventricl
 def main() -> None:
     """Run the benchmark."""
     arguments = parse()
-    options = SegmentOptions(arguments.model, arguments.precision, arguments.threads)
+    options = SegmentOptions(model=arguments.model, precision=arguments.precision, threads=arguments.threads)
     predictor = load_model(options)
     cases = []
     for scan, truth in scans_with_truth(arguments.dataset)[:: arguments.every]:

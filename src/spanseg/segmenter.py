@@ -43,7 +43,6 @@ class SegmentOptions:
 
     Args:
         model: name of a shipped model or a model folder.
-        centre_note: how the model was chosen for a centre, kept as a note; empty if it was not.
         precision: ``f32``, ``bf16`` or ``auto``.
         threads: threads of the network; ``None`` takes all cores.
         max_memory_bytes: refuse before loading when a scan needs more; ``None`` for no limit of our own.
@@ -54,10 +53,10 @@ class SegmentOptions:
         tell_diagnosis: tell the diagnosis too, to models that take it.
         lesion_mask: image whose voxels above 0 are lesion.
         probabilities: keep the class probabilities in the result.
+        centre_note: how the model was chosen for a centre, kept as a note; empty if it was not.
     """
 
     model: str = "default"
-    centre_note: str = ""
     precision: str = "auto"
     threads: int | None = None
     max_memory_bytes: int | None = None
@@ -68,6 +67,7 @@ class SegmentOptions:
     tell_diagnosis: bool = False
     lesion_mask: str | Path | None = None
     probabilities: bool = False
+    centre_note: str = ""
 
 
 class Predictor:

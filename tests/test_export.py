@@ -63,7 +63,7 @@ def test_weights_are_stored_in_half_precision(exported):
 
 
 def test_a_network_that_disagrees_is_not_written(run, canvas, tmp_path, monkeypatch):
-    monkeypatch.setattr(export, "_in_torch", lambda graph, image, words: np.eye(33, dtype=np.uint8)[5][:, None, None, None])
+    monkeypatch.setattr(export, "_in_torch", lambda *_: np.eye(33, dtype=np.uint8)[5][:, None, None, None])
     with pytest.raises(SpansegError, match="nothing was written"):
         export.export(run, tmp_path / "m", export.Description("tiny", "1", "x", "y"), [canvas])
     assert list(tmp_path.iterdir()) == []

@@ -10,20 +10,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from spanseg.errors import SpansegError
-from spanseg.evaluate import EvaluateOptions, Evaluation, evaluation_json, score_volumes
+from spanseg.evaluate import EvaluateOptions, Evaluation, evaluation_json
 from spanseg.evaluation import CaseScores, RowSummary, rows_of, score_row, summarise, summary_text
 from spanseg.files import write_text
-from spanseg.images import read_labels, read_scan
-from spanseg.inputs import find_jobs
+from spanseg.judging import judge
+from spanseg.labelled import pair_scans
 from spanseg.labels import Protocol
-from spanseg.pairing import case_key, label_images
-from spanseg.schemes import find_scheme
-from spanseg.segmenter import Predictor, SegmentOptions, load_model, segment_scan
+from spanseg.segmenter import SegmentOptions, load_model
 
 SHOWN = ("nuclei", "cerebral_white_matter", "cerebral_cortex", "lateral_ventricles", "all_structures")
 
@@ -32,18 +28,14 @@ def main() -> None:
     """Run the benchmark."""
     arguments = parse()
     options = SegmentOptions(model=arguments.model, precision=arguments.precision, threads=arguments.threads)
-    predictor = load_model(options)
-    cases = []
-    for scan, truth in scans_with_truth(arguments.dataset)[:: arguments.every]:
-        started = time.perf_counter()
-        cases.append(judge(scan, truth, predictor, options, arguments))
-        print(f"{cases[-1].case}: {time.perf_counter() - started:.1f} s", flush=True)
-    summary = summarise(cases, predictor.protocol)
-    print_tables(cases, summary, predictor.protocol)
-    identity = predictor.identity
+    pairs = sorted(pair_scans(arguments.dataset, arguments.dataset / "derivatives"))[:: arguments.every]
+    cases, protocol = judge(pairs, arguments.labels, options, watch=lambda scan: print(scan.name, flush=True))
+    summary = summarise(cases, protocol)
+    print_tables(cases, summary, protocol)
+    identity = load_model(options).identity
     print(f"model {identity['model']}, weights {identity['model_sha256'][:12]}, {identity['precision']}")
     if arguments.json:
-        judged = EvaluateOptions(predictor.protocol.name, arguments.labels)
+        judged = EvaluateOptions(protocol.name, arguments.labels)
         content = evaluation_json(Evaluation(judged, tuple(cases), tuple(summary), ()))
         content = {"model": identity, "every": arguments.every, **content}
         write_text(arguments.json, json.dumps(content, indent=1, allow_nan=False) + "\n")
@@ -60,28 +52,6 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--precision", default="auto", help="f32, bf16 or auto")
     parser.add_argument("--threads", type=int, help="threads of the network; all cores by default")
     return parser.parse_args()
-
-
-def scans_with_truth(dataset: Path) -> list[tuple[Path, Path]]:
-    """Scans of a dataset with their label images, by subject."""
-    truths = {case_key(path).get("sub"): path for path in label_images(dataset / "derivatives")}
-    scans = [job.path for job in find_jobs([dataset], dataset / "derivatives")]
-    pairs = [(scan, truths[subject]) for scan in scans if (subject := case_key(scan).get("sub")) in truths]
-    if not pairs:
-        raise SpansegError(f"{dataset}: no scan with a label image of the same subject below derivatives.")
-    return pairs
-
-
-def judge(
-    scan: Path, truth: Path, predictor: Predictor, options: SegmentOptions, arguments: argparse.Namespace
-) -> CaseScores:
-    """Segment a scan and score the result."""
-    protocol = predictor.protocol
-    labels = segment_scan(read_scan(scan), predictor, options).labels
-    crosswalk = find_scheme(arguments.labels, protocol, truth)
-    scores = score_volumes(labels, read_labels(truth).volume, protocol, crosswalk, 1.0, scan.name)
-    subject = f"sub-{case_key(scan)['sub']}"
-    return CaseScores(subject, subject, scan.name, truth.name, crosswalk.name, scores)
 
 
 def print_tables(cases: Sequence[CaseScores], summary: Sequence[RowSummary], protocol: Protocol) -> None:

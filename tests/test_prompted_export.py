@@ -42,7 +42,7 @@ def run(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def canvas():
-    return np.random.default_rng(0).random((32, 32, 32), dtype=np.float32)
+    return tiny.canvas()
 
 
 @pytest.fixture(scope="module")

@@ -91,7 +91,7 @@ def test_the_policy_reaches_the_segmenter_and_the_record(seen: list[SegmentOptio
     [
         (["--participants", "participants.tsv", "--age", "3", "--sex", "F"], "so --age and --sex cannot be given too"),
         (["--participants", "participants.tsv", "--diagnosis", "stroke"], "so --diagnosis cannot"),
-        (["--participants", "absent.tsv"], "absent.tsv: this participants table cannot be read"),
+        (["--participants", "absent.tsv"], "absent.tsv: this table cannot be read"),
         (["--participants", "short.tsv"], "short.tsv: there is no row for sub-2"),
         (["--participants", "wrong.tsv"], "wrong.tsv, line 3: the age 'old'"),
     ],

@@ -54,3 +54,18 @@ def recipe(**train: Any) -> dict[str, Any]:
     chosen["synth"] = {"left_out": 0, "elastic_mm": 1.0}
     chosen["train"] = {"steps": 4, "warmup": 1, "lr": 5e-3} | train
     return chosen
+
+
+def canvas() -> np.ndarray:
+    """Noise on the canvas of the tiny recipe."""
+    return np.random.default_rng(0).random((32, 32, 32), dtype=np.float32)
+
+
+def first_names(network: Any) -> dict[str, set[str]]:
+    """First parts of the parameters' names in each group of a backbone, each parameter being in exactly one."""
+    groups = network.groups()
+    grouped = [id(p) for parameters in groups.values() for p in parameters]
+    names = {id(p): name.partition(".")[0] for name, p in network.named_parameters()}
+    assert sorted(grouped) == sorted(names), "a parameter is in no group, or in two"
+    assert list(groups) == ["encoder", "skips", "decoder", "head"]
+    return {group: {names[id(p)] for p in parameters} for group, parameters in groups.items()}

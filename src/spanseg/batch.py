@@ -88,15 +88,15 @@ class Batch:
         """
         for folder in sorted({job.folder for job in self.jobs}):
             files.remove_dead_temporaries(folder)
-        todo = []
+        unfinished = []
         for job in self.jobs:
             if not self.overwrite and self._is_finished(job):
                 drop_abandoned_claim(_claim(job))  # its process was killed between the last file and this
                 yield Outcome(job, "skipped")
             else:
-                todo.append(job)
+                unfinished.append(job)
         elsewhere = []
-        for job in todo:
+        for job in unfinished:
             outcome = self._attempt(job, again=self.overwrite)
             if outcome is None:
                 elsewhere.append(job)

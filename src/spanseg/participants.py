@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import difflib
-import io
 import json
 import re
 from collections.abc import Mapping
@@ -13,6 +11,7 @@ from pathlib import Path
 from spanseg.errors import SpansegError
 from spanseg.facts import Facts, age_from_text
 from spanseg.pairing import case_key
+from spanseg.tables import read_tsv
 
 NAME = "participants.tsv"
 _COLUMNS = {"age_years": ("age",), "sex": ("sex", "gender"), "diagnosis": ("diagnosis", "dx", "group")}
@@ -147,23 +146,10 @@ def _require_years(path: Path) -> None:
 
 
 def _rows(path: Path) -> list[tuple[int, dict[str, str]]]:
-    """Rows with their line numbers; columns in small letters, cells without spaces round them."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")  # spreadsheets put a mark in front
-    except UnicodeDecodeError as error:
-        raise SpansegError(f"{path}: expected UTF-8 text; save the table as tab-separated text again.") from error
-    except OSError as error:
-        raise SpansegError(f"{path}: this participants table cannot be read ({error.strerror}).") from error
-    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter="\t", restval="", quoting=csv.QUOTE_NONE)
-    try:
-        columns = [name.strip().lower() for name in reader.fieldnames or []]
-        reader.fieldnames = columns
-        rows = [(reader.line_num, row) for row in reader]
-    except csv.Error as error:
-        raise SpansegError(f"{path}: this is no table of tab-separated text ({error}).") from error
+    columns, rows = read_tsv(path)
     if "participant_id" not in columns:
         raise SpansegError(
             f"{path}: expected tab-separated columns participant_id, age, sex and diagnosis (all but the first may be "
             f"missing), got {', '.join(columns) or 'an empty file'}."
         )
-    return [(line, {name: cell.strip() for name, cell in row.items() if isinstance(name, str)}) for line, row in rows]
+    return rows

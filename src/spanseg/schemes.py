@@ -8,14 +8,13 @@ used). Structures that no label maps to are ones that the truth does not label.
 
 from __future__ import annotations
 
-import csv
 import difflib
-import io
 from pathlib import Path
 
 from spanseg.errors import SpansegError
 from spanseg.inputs import stem_of
 from spanseg.labels import UNKNOWN, Crosswalk, Protocol
+from spanseg.tables import read_tsv
 
 _NO_ENTRY = frozenset({"", "n/a"})
 
@@ -73,7 +72,7 @@ def read_scheme(table: Path, protocol: Protocol) -> Crosswalk:
         SpansegError: the table cannot be read, or a row makes no sense.
     """
     classes: dict[int, int | None] = {}
-    for line, row in enumerate(_rows(table), start=2):
+    for line, row in _rows(table):
         where = f"{table}, line {line}"
         index = _integer(row["index"])
         if index is None:
@@ -98,7 +97,7 @@ def names_in(table: Path) -> dict[int, str]:
     Raises:
         SpansegError: the table cannot be read.
     """
-    named = {_integer(row["index"]): row.get("name", "") for row in _rows(table)}
+    named = {_integer(row["index"]): row.get("name", "") for _, row in _rows(table)}
     return {index: name for index, name in named.items() if index is not None and name not in _NO_ENTRY}
 
 
@@ -112,24 +111,14 @@ def _folders_of(image: Path) -> list[Path]:
     return climbed[:1]
 
 
-def _rows(table: Path) -> list[dict[str, str]]:
-    try:
-        text = table.read_text(encoding="utf-8-sig")  # spreadsheets put a mark in front
-    except UnicodeDecodeError as error:
-        raise SpansegError(f"{table}: expected UTF-8 text; save the table as tab-separated text again.") from error
-    except OSError as error:
-        raise SpansegError(f"{table}: this table cannot be read ({error.strerror}).") from error
-    reader = csv.DictReader(io.StringIO(text), delimiter="\t", restval="")
-    try:
-        columns, rows = set(reader.fieldnames or []), list(reader)
-    except csv.Error as error:
-        raise SpansegError(f"{table}: this is no table of tab-separated text ({error}).") from error
-    if "index" not in columns or columns.isdisjoint({"maps_to", "name"}):
+def _rows(table: Path) -> list[tuple[int, dict[str, str]]]:
+    columns, rows = read_tsv(table)
+    if "index" not in columns or {"maps_to", "name"}.isdisjoint(columns):
         raise SpansegError(
             f"{table}: expected tab-separated columns index, name and maps_to (one of the last two may be missing), "
             f"got {', '.join(sorted(columns)) or 'an empty file'}."
         )
-    return [{name: (value or "").strip() for name, value in row.items() if isinstance(name, str)} for row in rows]
+    return rows
 
 
 def _target(row: dict[str, str], protocol: Protocol, where: str) -> int | None:

@@ -83,7 +83,7 @@ def _app(chosen: str | None) -> typer.Typer:
     )
     app.callback()(_options)
     for name, line in COMMANDS.items():
-        function = _command(name) if name == chosen else _placeholder
+        function = _command(name) if name == chosen else _not_used
         app.command(name, short_help=line)(function)
     return app
 
@@ -104,7 +104,7 @@ def _options(
     context.obj = debug  # commands that go on after an error look here
 
 
-def _placeholder() -> None:
+def _not_used() -> None:
     """Stand for a command that is not used in this call."""
 
 

@@ -43,7 +43,8 @@ def recipe_of(name: str, source: str, change: str, **tokens: Any) -> dict[str, A
         "adapt": {"name": change},
     }
     if source != "none":
-        more = {"count": WORDS} if source == "knowledge" else {"centres": 3, "count": 4}
+        own = {"knowledge": {}, "learned": {"centres": 3}, "one_hot": {"width": WIDTH}}
+        more = {"count": WORDS if source == "knowledge" else 4} | own[source]
         recipe["tokens"] = {"name": source, "stages": FED[name]} | more | tokens
     return recipe
 

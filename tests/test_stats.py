@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from spanseg.stats import mean_interval
+from spanseg.stats import holm, mean_interval, paired_test
 
 
 def names(n: int) -> list[str]:
@@ -54,3 +54,29 @@ def test_the_seed_decides() -> None:
     values = np.random.default_rng(3).random(9).tolist()
     assert mean_interval(values, names(9), seed=4) == mean_interval(values, names(9), seed=4)
     assert mean_interval(values, names(9), seed=4) != mean_interval(values, names(9), seed=5)
+
+
+def test_a_paired_test_finds_a_shift_and_says_what_it_could_find() -> None:
+    generator = np.random.default_rng(0)
+    first = generator.normal(0.8, 0.05, 30)
+    shifted = paired_test(first.tolist(), (first + 0.02 + generator.normal(0, 0.01, 30)).tolist())
+    assert shifted.difference.low > 0 and shifted.wilcoxon_p < 0.001 and shifted.t_p < 0.001
+    assert shifted.detectable < shifted.difference.mean
+    same = paired_test([0.5, 0.6], [0.5, 0.6])
+    assert same.t_p == 1 and same.detectable == 0
+    assert math.isnan(paired_test([0.5], [0.6]).t_p)
+
+
+def test_what_is_called_detectable_is_detected_four_times_in_five() -> None:
+    generator, found, trials = np.random.default_rng(1), 0, 400
+    for _ in range(trials):
+        noise = generator.normal(0, 1.0, 12)
+        reach = 0.89  # (t 0.975 + t 0.8 of 11 degrees of freedom) / sqrt(12)
+        found += paired_test([0.0] * 12, (noise + reach).tolist()).t_p < 0.05
+    assert 0.74 < found / trials < 0.86
+
+
+def test_holm_by_hand() -> None:
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([0.5, math.nan, 0.02])[2] == pytest.approx(0.04) and math.isnan(holm([0.5, math.nan])[1])
+    assert holm([0.9, 0.8]) == [1.0, 1.0]

@@ -1,14 +1,54 @@
-"""Runs the same weights through PyTorch on a GPU; loaded for ``--device cuda`` only."""
+"""Runs networks through PyTorch: those of model folders on a GPU, and those that were never exported."""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from spanseg.errors import SpansegError
 from spanseg.runtime import ModelFolder, Words
 
+if TYPE_CHECKING:
+    from torch import nn
 
-class TorchEngine:
+
+class NetworkEngine:
+    """A network in memory, called like an :class:`~spanseg.runtime.Engine`.
+
+    Args:
+        network: in evaluation mode.
+        device: where it runs; it is moved there.
+        precision: ``f32`` or ``bf16``.
+        centre: row of the network's table of centres, -1 for none.
+    """
+
+    def __init__(self, network: nn.Module, device: str, precision: str = "f32", centre: int = -1) -> None:
+        import torch
+
+        self.precision, self.device, self.centre = precision, device, centre
+        self.threads = torch.get_num_threads()
+        self.name = f"PyTorch {torch.__version__} {device}"
+        self._network = network.to(device)
+
+    def __call__(self, canvas: np.ndarray, words: Words | None = None) -> np.ndarray:
+        """Class probabilities of one canvas; as :meth:`spanseg.runtime.Engine.__call__`."""
+        import torch
+
+        from spanseg.interfaces import Told
+
+        image = torch.from_numpy(np.ascontiguousarray(canvas)).to(self.device)
+        image = image[None] if canvas.ndim == 4 else image[None, None]
+        told = {}
+        if words is not None:
+            hidden, known = (torch.from_numpy(array)[None].to(self.device) for array in words)
+            told = {"told": Told(hidden, known, torch.full((1,), self.centre, device=self.device))}
+        with torch.no_grad(), torch.autocast(self.device, torch.bfloat16, enabled=self.precision == "bf16"):
+            probabilities = torch.softmax(self._network(image, **told).float(), dim=1)
+        return (probabilities * 255).round().to(torch.uint8)[0].cpu().numpy()
+
+
+class TorchEngine(NetworkEngine):
     """The network of a model folder on a CUDA device.
 
     Args:
@@ -29,26 +69,8 @@ class TorchEngine:
         from spanseg import checkpoint, model
         from spanseg import recipe as recipes
 
-        self.precision = "bf16" if precision == "bf16" else "f32"
-        self.threads = 1
-        self.name = f"PyTorch {torch.__version__} cuda"
         network = model.build(recipes.load(str(folder.path / "recipe.toml"))).eval()
         weights = checkpoint.load_tensors(folder.path / "weights.safetensors")
         checkpoint.load_into(network, {key: value.float() for key, value in weights.items()}, str(folder.path))
-        self._network = network.to("cuda")
-
-    def __call__(self, canvas: np.ndarray, words: Words | None = None) -> np.ndarray:
-        """Class probabilities of one canvas; as :meth:`spanseg.runtime.Engine.__call__`."""
-        import torch
-
-        from spanseg.interfaces import Told
-
-        image = torch.from_numpy(np.ascontiguousarray(canvas)).to("cuda")
-        image = image[None] if canvas.ndim == 4 else image[None, None]
-        told = {}
-        if words is not None:
-            hidden, known = (torch.from_numpy(array)[None].to("cuda") for array in words)
-            told = {"told": Told(hidden, known, torch.full((1,), -1, device="cuda"))}
-        with torch.no_grad(), torch.autocast("cuda", torch.bfloat16, enabled=self.precision == "bf16"):
-            probabilities = torch.softmax(self._network(image, **told).float(), dim=1)
-        return (probabilities * 255).round().to(torch.uint8)[0].cpu().numpy()
+        super().__init__(network, "cuda", "bf16" if precision == "bf16" else "f32")
+        self.threads = 1

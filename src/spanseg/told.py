@@ -15,11 +15,22 @@ TAKES = ("age", "sex")
 FIELDS = {"age": "age_years", "sex": "sex", "diagnosis": "diagnosis"}
 
 
+class Numbers:
+    """Age and sex as numbers, in the place of a table of sentences: (age in centuries, age known, female, male)."""
+
+    def embed(self, facts: Facts) -> tuple[np.ndarray, np.ndarray]:
+        """One word of four numbers, float32 (1, 4), and its mask (1,); what is unknown is 0."""
+        age = facts.age_years
+        known = [0.0, 0.0] if age is None else [age / 100, 1.0]
+        row = [*known, float(facts.sex == "female"), float(facts.sex == "male")]
+        return np.array([row], dtype=np.float32), np.ones(1, dtype=bool)
+
+
 class Teller:
     """Turns facts about a person into what a network is told.
 
     Args:
-        table: of sentences; ``None`` for a network that is told its centre alone.
+        table: of sentences, or numbers; ``None`` for a network that is told its centre alone.
         takes: which facts are told at all: ``age``, ``sex``, ``diagnosis``.
         forget: probability that a fact is left out of a draw, so that the network learns to do without it.
         forget_all: probability that all are.
@@ -27,7 +38,7 @@ class Teller:
 
     def __init__(
         self,
-        table: SentenceTable | None,
+        table: SentenceTable | Numbers | None,
         takes: Sequence[str] = TAKES,
         forget: float = 0.15,
         forget_all: float = 0.05,

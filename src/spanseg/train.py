@@ -16,6 +16,8 @@ from spanseg.labels import UNKNOWN
 from spanseg.optim import MuonAdamW
 from spanseg.sampling import batch_of
 
+HISTORY = "history.csv"
+
 
 @dataclass(frozen=True)
 class TrainOptions:
@@ -163,7 +165,7 @@ class Trainer:
                 parameter.copy_(values[name])
 
     def _log(self, row: dict[str, float]) -> None:
-        path = self.folder / "history.csv"
+        path = self.folder / HISTORY
         columns = [key for key in row if key != "validation"] + ["validation"]
         is_new = not path.exists()
         with path.open("a", newline="", encoding="utf-8") as stream:
@@ -171,6 +173,12 @@ class Trainer:
             if is_new:
                 writer.writeheader()
             writer.writerow({key: f"{value:.6g}" for key, value in row.items()})
+
+    def history(self) -> list[dict[str, float]]:
+        """What was logged, one row a step (of a step done again after a kill, the last one); NaN where there is none."""
+        with (self.folder / HISTORY).open(newline="", encoding="utf-8") as stream:
+            rows = [{key: float(value or "nan") for key, value in row.items()} for row in csv.DictReader(stream)]
+        return list({row["step"]: row for row in rows}.values())
 
     def save(self) -> None:
         """Write the state that :meth:`run` resumes from."""

@@ -37,6 +37,7 @@ class SwinUnetr(stock.SwinUNETR):
         "none": ("full", "decoder", "frozen_encoder", "lora"),
         "knowledge": ("full", "frozen_encoder", "tokens_and_head"),
         "learned": ("full", "frozen_encoder", "tokens_and_head"),
+        "one_hot": ("frozen_encoder",),
     }
 
     def __init__(

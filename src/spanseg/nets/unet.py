@@ -34,6 +34,7 @@ class UNet(nn.Module):
         "none": ("full", "decoder", "frozen_encoder"),
         "knowledge": ("full", "frozen_encoder", "tokens_and_head"),
         "learned": ("full", "frozen_encoder", "tokens_and_head"),
+        "one_hot": ("frozen_encoder",),
     }
 
     def __init__(

@@ -35,6 +35,7 @@ class Unetr(stock.UNETR):
         "none": ("full", "decoder", "frozen_encoder", "lora"),
         "knowledge": ("full", "frozen_encoder", "tokens_and_head"),
         "learned": ("full", "frozen_encoder", "tokens_and_head"),
+        "one_hot": ("frozen_encoder",),
     }
 
     def __init__(

@@ -19,6 +19,7 @@ class Knowledge(nn.Module):
         adapter: ``lowrank`` (one projection to ``rank`` channels for all points, then one for each), ``linear`` (one
             full projection for each point), or ``mean_linear`` (the paper's: each word becomes its mean, one number).
         rank: channels between the two projections of ``lowrank``.
+        offset: learn an offset; without it the tokens are the sentence alone.
 
     Reference: KGPL (knowledge-guided prompt learning). There the mean over a hidden state is taken, which layer norm
     has made nearly constant: whoever is described, the tokens hardly differ. So ``lowrank`` is the default here.
@@ -28,7 +29,14 @@ class Knowledge(nn.Module):
     """
 
     def __init__(
-        self, *, points: dict[str, int], width: int = 384, count: int = 24, adapter: str = "lowrank", rank: int = 16
+        self,
+        *,
+        points: dict[str, int],
+        width: int = 384,
+        count: int = 24,
+        adapter: str = "lowrank",
+        rank: int = 16,
+        offset: bool = True,
     ) -> None:
         super().__init__()
         if adapter not in ADAPTERS:
@@ -37,17 +45,20 @@ class Knowledge(nn.Module):
         enters = {"lowrank": rank, "linear": width, "mean_linear": 1}[adapter]
         self.shared = nn.Linear(width, rank) if adapter == "lowrank" else nn.Identity()
         self.project = nn.ModuleDict({_key(point): nn.Linear(enters, points[point]) for point in points})
+        learned = points if offset else {}
         self.offset = nn.ParameterDict(
-            {_key(point): nn.Parameter(torch.zeros(count, points[point])) for point in points}
+            {_key(point): nn.Parameter(torch.zeros(count, points[point])) for point in learned}
         )
         self.points = dict(points)
 
     def forward(self, told: Told) -> dict[str, tuple[Tensor, Tensor]]:
         """Tokens and their mask for each point: (batch, count, channels) and (batch, count)."""
         hidden = told.embedding.mean(2, keepdim=True) if self.adapter == "mean_linear" else self.shared(told.embedding)
-        return {
-            point: (self.project[_key(point)](hidden) + self.offset[_key(point)], told.mask) for point in self.points
-        }
+        tokens = {point: self.project[_key(point)](hidden) for point in self.points}
+        return {point: (tokens[point] + self._offset(point), told.mask) for point in self.points}
+
+    def _offset(self, point: str) -> Tensor | float:
+        return self.offset[_key(point)] if self.offset else 0.0
 
 
 def _key(point: str) -> str:

@@ -1,0 +1,95 @@
+"""``spanseg compare``: compare ways of adapting a network, honestly."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from spanseg.compare.engine import Plan
+    from spanseg.compare.results import Cell, Results
+    from spanseg.compare.study import Study
+
+Budget = Annotated[str, typer.Option(help="Begin nothing that would end later, such as 60m or 2h; empty: no limit.")]
+Jobs = Annotated[int, typer.Option(min=1, help="Cells at once, each with its share of the cores.")]
+Out = Annotated[Path | None, typer.Option("--out", "-o", help="Tables and report; default studies/results/NAME.")]
+Work = Annotated[Path | None, typer.Option(help="Weights of the cells; default runs/NAME.")]
+PlanOnly = Annotated[bool, typer.Option("--plan", help="Print the plan and stop.")]
+SECONDS = {"s": 1, "m": 60, "h": 3600, "": 60}
+
+
+def compare(
+    study: Annotated[Path, typer.Argument(help="TOML file of the study.")],
+    data: Annotated[Path | None, typer.Option(help="Folder that holds the data sets; default: the study's.")] = None,
+    out: Out = None,
+    work: Work = None,
+    budget: Budget = "",
+    jobs: Jobs = 1,
+    plan_only: PlanOnly = False,
+) -> None:
+    """Run a study: plan, cells, tables, report. A second call goes on where the first one stopped."""
+    from spanseg.compare.study import read_study
+
+    run_study(read_study(study, data), out, work, budget, jobs, plan_only)
+
+
+def run_study(study: Study, out: Path | None, work: Path | None, budget: str, jobs: int, plan_only: bool) -> None:
+    """Run a study and write its tables; the one path of ``compare`` and its short names."""
+    from spanseg.compare import engine
+    from spanseg.compare.page import write_report
+    from spanseg.compare.results import Results
+    from spanseg.compare.tables import Summary
+
+    limit = seconds_of(budget)
+    plan = engine.plan_of(study)
+    folder = out or Path("studies") / "results" / study.name
+    results = Results(folder, plan.cells)
+    _tell(plan, results)
+    if plan_only:
+        return
+    for cell in engine.run(plan, results, work or Path("runs") / study.name, _report, limit, jobs):
+        print(f"finished: {_name(cell)}", flush=True)
+        write_report(Summary(plan, results), folder)
+    files = write_report(Summary(plan, results), folder)
+    left = sum(not results.finished(cell) for cell in plan.cells)
+    print(f"{len(plan.cells) - left} of {len(plan.cells)} cells are finished; report: {files[-1]}")
+    if left:
+        print("the budget is spent; the same command goes on")
+
+
+def seconds_of(budget: str) -> float | None:
+    """Read a duration such as ``90s``, ``60m``, ``2h``; a bare number is minutes, nothing is no limit."""
+    from spanseg.errors import SpansegError
+
+    if not budget:
+        return None
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", budget.strip())
+    if not found:
+        raise SpansegError(f"--budget takes a duration such as 90s, 60m or 2h, not '{budget}'.")
+    return float(found[1]) * SECONDS[found[2]]
+
+
+def _tell(plan: Plan, results: Results) -> None:
+    from spanseg.compare import engine
+
+    left = sum(not results.finished(cell) for cell in plan.cells)
+    print(f"{plan.study.title}: {len(plan.people)} people, {len(plan.splits)} splits, {len(plan.study.rows)} rows")
+    for split in plan.splits:
+        counts = {"train": split.train, "watched": split.validate, "test": split.new}
+        counts |= {"old test": split.old, "before": split.before}
+        print(f"  {split.name}: {', '.join(f'{len(who)} {what}' for what, who in counts.items() if who)}")
+    seconds = engine.seconds_left(plan, results)
+    known = "not known before the first cell" if seconds is None else f"about {seconds / 60:.0f} minutes"
+    print(f"{len(plan.cells)} cells, {left} to do, {known}", flush=True)
+
+
+def _report(cell: Cell, row: dict[str, float]) -> None:
+    if row["step"] % 25 == 0:
+        print(f"{_name(cell)}  step {row['step']:.0f}  loss {row['loss']:.3f}", flush=True)
+
+
+def _name(cell: Cell) -> str:
+    return f"{cell.split} {cell.row} seed {cell.seed}"

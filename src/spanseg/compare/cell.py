@@ -1,0 +1,204 @@
+"""One cell of a study: train a row on a split, test it on people it never saw."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from spanseg import checkpoint, model, runs
+from spanseg.compare.design import NEW, OLD, Split
+from spanseg.compare.people import Person, told_facts
+from spanseg.compare.results import SCORES, Cell, Finished
+from spanseg.compare.study import Row, Study, recipe_of
+from spanseg.evaluate import score_volumes
+from spanseg.facts import Facts
+from spanseg.images import read_labels, read_scan
+from spanseg.interfaces import Source
+from spanseg.intervals import Intervals
+from spanseg.labelled import read_labelled
+from spanseg.machine import peak_memory_bytes
+from spanseg.runtime import ModelFolder, Words
+from spanseg.runtime_torch import NetworkEngine
+from spanseg.sampling import GENTLE, RealScans
+from spanseg.schemes import find_scheme
+from spanseg.segmenter import Predictor, SegmentOptions, segment_scan
+from spanseg.sources import teller
+from spanseg.synth import SynthOptions
+from spanseg.train import Trainer
+
+STILL = SynthOptions(
+    rotation=0, scaling=0, shear=0, shift_mm=0, elastic_mm=0, bias=0, gamma=0, noise=0, thick=0, ghost=0
+)
+"""People on whom the learning curve is followed are looked at as they are."""
+RISING = 0.005
+"""A curve whose last look gained more Dice than this has not converged; within this of its best it has arrived."""
+Report = Callable[[Cell, dict[str, float]], None]
+
+
+class CellRunner:
+    """Runs the cells of a study.
+
+    Args:
+        study: what is compared.
+        splits: who trains and who tests.
+        people: everybody; facts are shuffled among them.
+        work: folder for weights; they stay there.
+        report: is told each step.
+    """
+
+    def __init__(
+        self, study: Study, splits: Sequence[Split], people: Sequence[Person], work: Path, report: Report
+    ) -> None:
+        self.study, self.people, self.work, self.report = study, list(people), work, report
+        self.splits = {split.name: split for split in splits}
+        self.rows = {row.name: row for row in study.rows}
+        self.centres = {centre.name: centre for centre in study.centres}
+
+    def run(self, cell: Cell) -> Finished:
+        """Train (or go on where it was stopped) and test."""
+        split, row = self.splits[cell.split], self.rows[cell.row]
+        recipe = recipe_of(self.study, row, cell.seed)
+        if row.starts and split.before:
+            recipe["train"]["start"] = str(self.base(split, cell.seed))
+        told = {person.identity: person.facts for person in told_facts(self.people, row.facts, cell.seed)}
+        network, trainer, history = self._trained(cell, split, row, recipe, told)
+        began = time.monotonic()
+        scores = list(self._tests(cell, split, recipe, network, told))
+        return Finished(scores, _cost(cell, network, trainer, history, time.monotonic() - began), _curve(cell, history))
+
+    def base(self, split: Split, seed: int) -> Path:
+        """The run in which the base model learned the centres that it knows before a split."""
+        folder = self.work / f"base-{split.name}-{seed}"
+        if not (folder / checkpoint.DELTA).is_file():
+            row = Row("base")
+            recipe = recipe_of(replace(self.study, steps=self.study.base_steps), row, seed)
+            source = self._source(split.before, recipe, {person.identity: person.facts for person in split.before})
+            trainer, _ = runs.prepare_on(recipe, source, None, folder)
+            trainer.run(report=lambda row: self.report(Cell(seed, split.name, "base"), row))
+            checkpoint.save(folder, trainer.ema, recipe)
+            (folder / "state.safetensors").unlink(missing_ok=True)
+        return folder
+
+    def _trained(
+        self, cell: Cell, split: Split, row: Row, recipe: dict[str, Any], told: dict[str, Facts]
+    ) -> tuple[nn.Module, Trainer | None, list[dict[str, float]]]:
+        """The network of a cell after its training, with what was logged."""
+        if not row.trains:
+            return runs.network_of(recipe).eval(), None, []
+        folder = self.work / f"{cell.split}-{cell.row}-{cell.seed}"
+        source = self._source(split.train, recipe, told)
+        watched = self._source(split.validate, recipe, told, STILL) if split.validate else None
+        trainer, look = runs.prepare_on(recipe, source, watched, folder)
+        trainer.run(look, lambda line: self.report(cell, line))
+        checkpoint.save(folder, trainer.ema, recipe)
+        network = trainer.network
+        checkpoint.load_delta(network, trainer.ema, str(folder))
+        return network.eval(), trainer, trainer.history()
+
+    def _source(
+        self, people: Iterable[Person], recipe: dict[str, Any], told: dict[str, Facts], how: SynthOptions = GENTLE
+    ) -> Source:
+        """Real scans of people, told their facts; all of one centre that is new to the network."""
+        protocol, scans = model.protocol_of(recipe), []
+        for person in people:
+            labels = self.centres[person.centre].labels or None
+            read = read_labelled(person.scans, labels, protocol)
+            scans += [replace(scan, facts=told[person.identity], centre=0) for scan in read]
+        return RealScans(scans, protocol, model.canvas_of(recipe), how, teller(recipe))
+
+    def _tests(
+        self, cell: Cell, split: Split, recipe: dict[str, Any], network: nn.Module, told: dict[str, Facts]
+    ) -> Iterator[dict[str, Any]]:
+        """Lines of ``results.csv``."""
+        predictor = NetworkPredictor(recipe, network)
+        names = {index: structure.name for index, structure in enumerate(predictor.protocol.structures)}
+        for part, people in ((NEW, split.new), (OLD, split.old)):
+            for person in people:
+                options = SegmentOptions(facts=told[person.identity])
+                head = {"seed": cell.seed, "split": cell.split, "row": cell.row, "part": part, "centre": person.centre}
+                head |= {"subject": person.subject, "age_years": person.facts.age_years, "sex": person.facts.sex}
+                for scan, truth in person.scans:
+                    found = segment_scan(read_scan(scan), predictor, options).labels
+                    scheme = find_scheme(self.centres[person.centre].labels or None, predictor.protocol, truth)
+                    scores = score_volumes(found, read_labels(truth).volume, predictor.protocol, scheme, 1.0, scan.name)
+                    for index, one in scores.items():
+                        yield head | {"structure": names[index]} | {name: getattr(one, name) for name in SCORES}
+
+
+class NetworkPredictor(Predictor):
+    """Segments with a network that was never exported, along the same path as ``spanseg segment``.
+
+    Args:
+        recipe: of the network.
+        network: in evaluation mode.
+    """
+
+    def __init__(self, recipe: dict[str, Any], network: nn.Module) -> None:
+        self.protocol = model.protocol_of(recipe)
+        canvas = model.canvas_of(recipe)
+        table = {
+            "model": {"name": "in training", "version": "0", "licence": "not stated", "protocol": self.protocol.name},
+            "canvas": {"shape": list(canvas.shape), "voxel_mm": canvas.voxel_mm},
+            "labels": {"ids": self.protocol.ids.tolist()},
+            "runtime": {"peak_mib": 1},
+        }
+        self.folder = ModelFolder(Path(), table)
+        self.intervals = Intervals()
+        self.engine = NetworkEngine(network, "cpu", centre=0)
+        tell = teller(recipe)
+        self._teller = None if tell is None else _AsWords(tell)  # type: ignore[assignment]
+        self.identity = {"model": "in training"}
+
+
+class _AsWords:
+    """A training teller, asked as the one of an exported model is."""
+
+    def __init__(self, tell: Any) -> None:
+        self.tell = tell
+
+    def words(self, facts: Facts, policy: str, with_diagnosis: bool) -> list[Words]:
+        told = self.tell(facts, 0)
+        return [(told.embedding[0].numpy(), told.mask[0].numpy())]
+
+
+def _cost(
+    cell: Cell, network: nn.Module, trainer: Trainer | None, history: list[dict[str, float]], test_s: float
+) -> dict[str, Any]:
+    """The line of ``cells.csv``; the memory is the highest of this process so far."""
+    looks = [(line["step"], line["validation"]) for line in history if not math.isnan(line["validation"])]
+    best = max((score for _, score in looks), default=math.nan)
+    arrived = next((step for step, score in looks if score >= best - RISING), math.nan)
+    rising = len(looks) > 1 and looks[-1][1] - looks[-2][1] > RISING
+    seconds = {line["step"]: line["draw_s"] + line["step_s"] for line in history}
+    return {
+        "seed": cell.seed,
+        "split": cell.split,
+        "row": cell.row,
+        "trained": 0 if trainer is None else sum(p.numel() for p in trainer.trained.values()),
+        "total": sum(p.numel() for p in network.parameters()),
+        "steps": len(history),
+        "train_s": float(sum(seconds.values())),
+        "test_s": test_s,
+        "s_to_best": float(sum(value for step, value in seconds.items() if step <= arrived)) if looks else math.nan,
+        "peak_mib": (peak_memory_bytes() or 0) // 2**20,
+        "converged": "n/a" if len(looks) < 2 else "no" if rising else "yes",
+    }
+
+
+def _curve(cell: Cell, history: list[dict[str, float]]) -> list[dict[str, Any]]:
+    """Lines of ``curves.csv``: each look, with the mean loss since the last one."""
+    lines, losses = [], []
+    for line in history:
+        losses.append(line["loss"])
+        if not math.isnan(line["validation"]):
+            head = {"seed": cell.seed, "split": cell.split, "row": cell.row}
+            mean = sum(losses) / len(losses)
+            lines.append(head | {"step": int(line["step"]), "loss": mean, "validation": line["validation"]})
+            losses = []
+    return lines

@@ -1,0 +1,104 @@
+"""The people of a study: whose scans there are, and what is known about them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from spanseg.compare.study import Centre
+from spanseg.errors import SpansegError
+from spanseg.facts import Facts
+from spanseg.judging import ScanWithTruth
+from spanseg.labelled import pair_scans
+from spanseg.participants import find_table, participant_of, read_participants
+from spanseg.tables import read_tsv
+
+SAME = "same_person_as"
+"""Column of a participants table that names the person's entry in another data set, such as ``malc/sub-1000``."""
+
+
+@dataclass(frozen=True)
+class Person:
+    """Somebody whose scans a study uses.
+
+    Args:
+        centre: name of the data set.
+        subject: such as ``sub-01``.
+        scans: scans with their label images.
+        facts: what is known about the person.
+        identity: equal for entries that are one person.
+    """
+
+    centre: str
+    subject: str
+    scans: tuple[ScanWithTruth, ...]
+    facts: Facts
+    identity: str
+
+
+def people_of(centres: Sequence[Centre]) -> list[Person]:
+    """Everybody with a labelled scan, centre after centre, by name.
+
+    Raises:
+        SpansegError: a data set without a labelled scan, or a table that cannot be read.
+    """
+    return [person for centre in centres for person in _of_one(centre)]
+
+
+def _of_one(centre: Centre) -> list[Person]:
+    scans: dict[str, list[ScanWithTruth]] = {}
+    for pair in sorted(pair_scans(centre.data, centre.data / "derivatives")):
+        scans.setdefault(participant_of(pair[0]), []).append(pair)
+    table = find_table(centre.data)
+    facts = read_participants(table) if table else {}
+    same = _same(table, centre.name) if table else {}
+    return [
+        Person(
+            centre.name,
+            subject,
+            tuple(pairs),
+            facts.get(subject, Facts()),
+            same.get(subject, f"{centre.name}/{subject}"),
+        )
+        for subject, pairs in scans.items()
+    ]
+
+
+def _same(table: Path, centre: str) -> dict[str, str]:
+    """Under whose name a person stands elsewhere."""
+    columns, rows = read_tsv(table)
+    if SAME not in columns:
+        return {}
+    named = {row["participant_id"]: row[SAME] for _, row in rows if row[SAME] not in ("", "n/a")}
+    return {
+        f"sub-{who.removeprefix('sub-')}": other if "/" in other else f"{centre}/{other}"
+        for who, other in named.items()
+    }
+
+
+def told_facts(people: Sequence[Person], how: str, seed: int) -> list[Person]:
+    """Whose facts each person is told with.
+
+    Args:
+        people: everybody of the study.
+        how: ``own``; ``shuffled``, somebody else's; ``constant``, for everybody those of the person in the middle of
+            the ages.
+        seed: of the shuffling, in which nobody keeps their own.
+
+    Raises:
+        SpansegError: fewer than two people to shuffle.
+    """
+    if how == "own":
+        return list(people)
+    if how == "constant":
+        by_age = sorted(people, key=lambda person: person.facts.age_years or 0)
+        one = by_age[len(by_age) // 2].facts
+        return [replace(person, facts=one) for person in people]
+    if len(people) < 2:
+        raise SpansegError("facts = 'shuffled' needs at least two people.")
+    order = np.random.default_rng([seed, 7]).permutation(len(people))
+    giver = {int(taker): int(order[(k + 1) % len(order)]) for k, taker in enumerate(order)}  # one ring: nobody's own
+    return [replace(person, facts=people[giver[k]].facts) for k, person in enumerate(people)]

@@ -1,0 +1,228 @@
+"""A study: which rows are compared, on whose scans, split how; read from a TOML file and checked as a whole."""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from spanseg import recipe as recipes
+from spanseg.errors import SpansegError
+
+DESIGNS = ("kfold", "fewshot", "leave_one_centre_out", "cross_dataset")
+FACTS = ("own", "shuffled", "constant")
+SHARED_TOKEN_KEYS = ("stages", "meet", "count", "facts", "table")
+"""Of the base's ``[tokens]``: what holds for any source of tokens."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One way of adapting.
+
+    Args:
+        name: in tables.
+        says: in words.
+        trains: whether anything is trained.
+        starts: whether from the base model's weights.
+        facts: whose facts a person is told with.
+        tokens: replaces the base's section; ``None`` for a network that is told nothing.
+        adapt: replaces the base's section.
+    """
+
+    name: str
+    says: str = ""
+    trains: bool = True
+    starts: bool = True
+    facts: str = "own"
+    tokens: Mapping[str, Any] | None = None
+    adapt: Mapping[str, Any] = field(default_factory=lambda: {"name": "full"})
+
+
+@dataclass(frozen=True)
+class Centre:
+    """A data set of labelled scans.
+
+    Args:
+        name: in tables.
+        data: BIDS folder.
+        labels: scheme of its labels; empty for the table beside them.
+    """
+
+    name: str
+    data: Path
+    labels: str = ""
+
+
+@dataclass(frozen=True)
+class Study:
+    """What is compared.
+
+    Args:
+        name: of the study: the stem of its file.
+        title: of its report.
+        base: recipe that all rows are written on.
+        rows: what is compared.
+        centres: where the scans come from.
+        design: how people are split, one of ``DESIGNS``.
+        steps: optimiser steps of every row.
+        settings: ``section.key=value`` overrides of the base recipe.
+        reference: the row that all others are tested against.
+        seeds: each is a repetition of the whole.
+        folds: of ``kfold``; the share of a centre that tests is 1/folds in the other designs.
+        shots: of ``fewshot``: how many people train, each set inside the next.
+        validate: people kept out of training in every split to follow the learning curve with.
+        base_steps: of ``leave_one_centre_out``: steps in which the base model learns the other centres first.
+        train_centres: of ``cross_dataset``; the others test.
+    """
+
+    name: str
+    title: str
+    base: str
+    rows: tuple[Row, ...]
+    centres: tuple[Centre, ...]
+    design: str = "kfold"
+    steps: int = 100
+    settings: tuple[str, ...] = ()
+    reference: str = ""
+    seeds: tuple[int, ...] = (0,)
+    folds: int = 3
+    shots: tuple[int, ...] = (1, 2, 5)
+    validate: int = 1
+    base_steps: int = 100
+    train_centres: tuple[str, ...] = ()
+
+
+def shipped_rows() -> dict[str, dict[str, Any]]:
+    """The rows that are known by name."""
+    text = (resources.files("spanseg") / "compare" / "rows.toml").read_text(encoding="utf-8")
+    return tomllib.loads(text)
+
+
+def read_study(path: Path, data: Path | None = None) -> Study:
+    """Read a study.
+
+    Args:
+        path: the TOML file: ``[study]``, one ``[centre.NAME]`` a data set, and ``[row.NAME]`` for rows that are not
+            shipped or differ from the shipped ones.
+        data: folder that the data sets' paths are relative to; that of the file by default.
+
+    Raises:
+        SpansegError: the file cannot be read, an unknown key, row or design, or a data set that is not there.
+    """
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SpansegError(f"{path}: this study cannot be read ({error.strerror}).") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SpansegError(f"{path}: this study is not valid TOML ({error}).") from error
+    return study_from(table, path.stem, data or path.parent, str(path))
+
+
+def study_from(table: Mapping[str, Any], name: str, data: Path, where: str) -> Study:
+    """Check the tables of a study; arguments as for :func:`read_study`."""
+    _check_keys(table, ("study", "centre", "row"), where, "section")
+    section = dict(table.get("study", {}))
+    own = table.get("row", {})
+    plain = [f.name for f in fields(Study) if f.name not in ("name", "centres")]
+    _check_keys(section, plain, f"{where} [study]", "key")
+    _need(section, ("title", "base", "rows"), f"{where} [study]")
+    names = list(section["rows"])
+    if len(set(names)) < len(names):
+        raise SpansegError(f"{where} [study]: rows names a row twice; name each once.")
+    _check_keys(own, names, f"{where} [row]", "row (it is not among [study] rows)")
+    rows = tuple(_row(one, own.get(one, {}), where) for one in names)
+    centres = tuple(_centre(one, values, data, where) for one, values in table.get("centre", {}).items())
+    values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in section.items()}
+    values |= {"name": name, "centres": centres, "rows": rows}
+    study = Study(**values)
+    _check(study, where)
+    return study
+
+
+def _row(name: str, own: Mapping[str, Any], where: str) -> Row:
+    """A shipped row, changed by the study's own keys."""
+    known = shipped_rows()
+    if name not in known and not own:
+        close = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean '{close[0]}'? " if close else ""
+        raise SpansegError(
+            f"{where}: there is no row '{name}'; {hint}shipped are {', '.join(known)}, or describe it in [row.{name}]."
+        )
+    _check_keys(own, [f.name for f in fields(Row) if f.name != "name"], f"{where} [row.{name}]", "key")
+    row = Row(name, **(known.get(name, {}) | dict(own)))
+    if row.facts not in FACTS:
+        raise SpansegError(f"{where} [row.{name}]: facts must be {', '.join(FACTS)}, not '{row.facts}'.")
+    return row
+
+
+def _centre(name: str, values: Mapping[str, Any], data: Path, where: str) -> Centre:
+    _check_keys(values, ("data", "labels"), f"{where} [centre.{name}]", "key")
+    folder = data / values.get("data", name)
+    if not folder.is_dir():
+        raise SpansegError(
+            f"{where} [centre.{name}]: there is no folder {folder}; say with --data where the data sets are."
+        )
+    return Centre(name, folder, values.get("labels", ""))
+
+
+def _check(study: Study, where: str) -> None:
+    """Refuse what would fail, or mean nothing, hours later."""
+    if study.design not in DESIGNS:
+        raise SpansegError(f"{where} [study]: design must be one of {', '.join(DESIGNS)}, not '{study.design}'.")
+    if not study.centres:
+        raise SpansegError(f"{where}: a study needs at least one [centre.NAME] with data and labels.")
+    for key, least in (("steps", 1), ("base_steps", 1), ("folds", 2), ("validate", 0)):
+        value = getattr(study, key)
+        if not isinstance(value, int) or value < least:
+            raise SpansegError(f"{where} [study]: {key} must be a whole number of at least {least}, not {value!r}.")
+    named = [row.name for row in study.rows]
+    if study.reference and study.reference not in named:
+        raise SpansegError(f"{where} [study]: reference is '{study.reference}', which is not among its rows.")
+    centres = [centre.name for centre in study.centres]
+    unknown = [name for name in study.train_centres if name not in centres]
+    if unknown:
+        raise SpansegError(
+            f"{where} [study]: train_centres names {', '.join(unknown)}; there are {', '.join(centres)}."
+        )
+    for row in study.rows:
+        recipe_of(study, row, 0)
+
+
+def recipe_of(study: Study, row: Row, seed: int) -> dict[str, Any]:
+    """The recipe of a row: that of the study with the row's own sections, the common number of steps and a seed."""
+    recipe = recipes.load(study.base, list(study.settings))
+    given = recipe.pop("tokens", {})
+    if row.tokens is not None:
+        same = given if given.get("name") == row.tokens["name"] else {}
+        recipe["tokens"] = {key: given[key] for key in SHARED_TOKEN_KEYS if key in given} | same | dict(row.tokens)
+        if "stages" not in recipe["tokens"]:
+            raise SpansegError(f"row '{row.name}': the base recipe '{study.base}' does not say which stages are fed.")
+    policy = recipe.get("adapt", {})
+    same_change = policy if policy.get("name") == row.adapt["name"] else {}
+    recipe["adapt"] = same_change | dict(row.adapt)
+    train = recipe.setdefault("train", {})
+    train |= {"steps": study.steps, "seed": seed, "validate_every": max(1, study.steps // 6)}
+    for key in ("real", "paper"):
+        recipe.pop(key, None)
+    if not row.starts:
+        train.pop("start", None)
+    return recipe
+
+
+def _check_keys(table: Mapping[str, Any], known: Any, where: str, what: str) -> None:
+    known = list(known)
+    for key in table:
+        if key not in known:
+            close = difflib.get_close_matches(key, known, n=1)
+            hint = f" (did you mean '{close[0]}'?)" if close else ""
+            raise SpansegError(f"{where}: '{key}' is no {what} here{hint}; there are {', '.join(known)}.")
+
+
+def _need(table: Mapping[str, Any], keys: tuple[str, ...], where: str) -> None:
+    missing = [key for key in keys if not table.get(key)]
+    if missing:
+        raise SpansegError(f"{where}: {', '.join(missing)} must be given.")

@@ -1,0 +1,180 @@
+"""The tables of a study, as rows of cells: in the papers' layout, in full, by group, and by centre."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable
+
+from spanseg.compare import analysis
+from spanseg.compare.design import NEW
+from spanseg.compare.engine import Plan
+from spanseg.compare.results import SCORES, Results
+
+Table = list[list[str]]
+NOT_RUN = "not run"
+METRICS = SCORES[:4]
+
+
+class Summary:
+    """What is asked of a study's results again and again.
+
+    Args:
+        plan: of the study.
+        results: as far as they are there.
+    """
+
+    def __init__(self, plan: Plan, results: Results) -> None:
+        self.plan, self.results, self.lines = plan, results, results.rows()
+        self.rows = [row.name for row in plan.study.rows]
+        self.reference = plan.study.reference or self.rows[-1]
+
+    def done(self, row: str) -> tuple[int, int]:
+        """How many cells of a row are finished, of how many."""
+        cells = [cell for cell in self.plan.cells if cell.row == row]
+        return sum(self.results.finished(cell) for cell in cells), len(cells)
+
+    def cost(self, row: str, column: str) -> list[float]:
+        """A column of ``cells.csv`` for a row; what is not known is left out."""
+        lines = [line for cell, found in self.results.costs.items() if cell.row == row for line in found]
+        return [float(line[column]) for line in lines if line[column]]
+
+    def converged(self, row: str) -> str:
+        """``not converged`` if any of a row's curves still rose."""
+        said = {line["converged"] for cell, found in self.results.costs.items() if cell.row == row for line in found}
+        return "not converged" if "no" in said else "yes" if "yes" in said else "n/a"
+
+    def fair(self, metric: str, keep: Callable[[analysis.Line], bool]) -> dict[str, dict[analysis.Subject, float]]:
+        """Values of every row on the subjects that all rows with results were tested on."""
+        found = analysis.by_subject(self.lines, metric, keep)
+        people = analysis.complete_people(found, [row for row in self.rows if row in found])
+        return {row: {who: values[who] for who in people} for row, values in found.items()}
+
+
+def paper_table(summary: Summary) -> Table:
+    """The layout of KGPL's tables: parameters, Dice in per cent ± SD, ASD in hundredths of a mm, ``*`` for p < 0.05.
+
+    For a protocol of tissues there is a column for each tissue. The star is the papers' own test: a paired t-test
+    against the reference, with no correction for the number of rows.
+    """
+    structures = sorted({line["structure"] for line in summary.lines})
+    groups: list[tuple[str, Callable[[analysis.Line], bool]]] = [("Average", lambda line: True)]
+    if len(structures) <= 4:
+        groups = [(name, _only(name)) for name in structures] + groups
+    tests = analysis.compare_rows(summary.lines, summary.rows, summary.reference, "dice")
+    starred = {one.row for one in tests if one.test.t_p < 0.05}
+    table = [
+        ["row", "trained M", "total M", *(f"{name} {what}" for what in ("DSC %", "ASD x100") for name, _ in groups)]
+    ]
+    for row in summary.rows:
+        cells = [_plus_minus(summary, row, "dice", 100, keep) for _, keep in groups]
+        cells += [_plus_minus(summary, row, "asd_mm", analysis.ASD_AS_PRINTED, keep) for _, keep in groups]
+        table.append([row + (" *" if row in starred else ""), *_millions(summary, row), *cells])
+    return table
+
+
+def _only(structure: str) -> Callable[[analysis.Line], bool]:
+    return lambda line: line["structure"] == structure
+
+
+def _plus_minus(summary: Summary, row: str, metric: str, factor: float, keep: Callable[[analysis.Line], bool]) -> str:
+    values = list(summary.fair(metric, lambda line: line["part"] == NEW and keep(line)).get(row, {}).values())
+    if not values:
+        return NOT_RUN
+    spread = factor * statistics.stdev(values) if len(values) > 1 else math.nan
+    return f"{factor * statistics.mean(values):.2f} ± {spread:.2f}"
+
+
+def _millions(summary: Summary, row: str) -> list[str]:
+    found = [summary.cost(row, column) for column in ("trained", "total")]
+    return [f"{values[0] / 1e6:.3f}" if values else NOT_RUN for values in found]
+
+
+LONG = [
+    *("row", "cells", "metric", "people", "mean", "low", "high", "minus_reference", "diff_low", "diff_high"),
+    *("wilcoxon_p", "wilcoxon_holm", "t_p", "t_holm", "detectable_80", "trained", "total"),
+    *("peak_mib", "train_s", "s_to_best", "converged"),
+]
+
+
+def long_table(summary: Summary) -> Table:
+    """Every row and metric with its interval, its tests against the reference and its cost."""
+    table = [LONG]
+    for metric in METRICS:
+        tests = {one.row: one for one in analysis.compare_rows(summary.lines, summary.rows, summary.reference, metric)}
+        fair = summary.fair(metric, analysis.in_part(NEW))
+        for row in summary.rows:
+            finished, planned = summary.done(row)
+            head = [row, f"{finished}/{planned}", metric]
+            if not finished:
+                table.append([*head, *[NOT_RUN] * (len(LONG) - len(head))])
+                continue
+            mean = analysis.interval(fair.get(row, {}))
+            compared = tests.get(row)
+            tested = _tested(compared) if compared else ["reference" if row == summary.reference else "n/a"] * 8
+            table.append(
+                [
+                    *head,
+                    str(mean.subjects),
+                    *map(number, (mean.mean, mean.low, mean.high)),
+                    *tested,
+                    *_costs(summary, row),
+                ]
+            )
+    return table
+
+
+def _tested(one: analysis.Comparison) -> list[str]:
+    change, test = one.test.difference, one.test
+    values = (change.mean, change.low, change.high, test.wilcoxon_p, one.wilcoxon_holm, test.t_p, one.t_holm)
+    return [number(value) for value in (*values, test.detectable)]
+
+
+def _costs(summary: Summary, row: str) -> list[str]:
+    medians = [summary.cost(row, column) for column in ("trained", "total", "peak_mib", "train_s", "s_to_best")]
+    return [number(statistics.median(values)) if values else "n/a" for values in medians] + [summary.converged(row)]
+
+
+def breakdown_table(summary: Summary) -> Table:
+    """Mean Dice by age, sex, structure and centre."""
+    table = [["kind", "group", "part", "row", "people", "dice", "low", "high"]]
+    for kind, group, part, row, mean in analysis.breakdown(summary.lines, "dice"):
+        table.append([kind, group, part, row, str(mean.subjects), *map(number, (mean.mean, mean.low, mean.high))])
+    return table
+
+
+def centre_table(summary: Summary) -> Table:
+    """Gain, forgetting, retention, harmonic mean, routed and unrouted, for each left-out centre."""
+    table = [
+        [
+            *("centre", "row", "new", "gain", "gain_low", "gain_high", "old_unrouted", "old_routed", "forgetting"),
+            *("forgetting_low", "forgetting_high", "retention", "harmonic", "safe"),
+        ]
+    ]
+    for one in analysis.centre_scores(summary.lines):
+        values = (one.new, one.gain.mean, one.gain.low, one.gain.high, one.old, one.routed_old)
+        lost = (one.forgetting.mean, one.forgetting.low, one.forgetting.high, one.retention, one.harmonic)
+        table.append([one.split, one.row, *map(number, (*values, *lost)), "yes" if one.is_safe else "no"])
+    return table
+
+
+def shots_table(summary: Summary) -> Table:
+    """Shots with which each row matches what the full training reaches with all of them."""
+    target = "full" if "full" in summary.rows else summary.reference
+    table = [["row", f"shots to match {target}"]]
+    for row in summary.rows:
+        found = analysis.shots_to_match(summary.lines, row, target)
+        table.append([row, "not reached" if found is None else str(found)])
+    return table
+
+
+def markdown(table: Table) -> str:
+    """A table as Markdown."""
+    head, *body = table
+    lines = [head, ["---"] * len(head), *body]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def number(value: float) -> str:
+    """A figure for people, ``n/a`` where there is none."""
+    return "n/a" if math.isnan(value) else f"{value:.4g}" if abs(value) < 1e5 else f"{value:.0f}"

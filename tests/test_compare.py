@@ -1,0 +1,229 @@
+"""Studies: a whole one on made-up heads, killed and gone on with; and what is refused before anything runs."""
+
+import csv
+import itertools
+from pathlib import Path
+
+import pytest
+
+import tiny
+from spanseg import checkpoint, model
+from spanseg import recipe as recipes
+from spanseg.compare import engine, page
+from spanseg.compare.design import folds_of, splits_of
+from spanseg.compare.people import Person, people_of, told_facts
+from spanseg.compare.results import Cell, Results
+from spanseg.compare.study import Study, read_study, recipe_of
+from spanseg.compare.tables import Summary
+from spanseg.errors import SpansegError
+from spanseg.facts import Facts
+from spanseg.participants import participant_of
+from spanseg.simulate import simulate
+
+STUDY = """
+[study]
+title = "Tiny"
+base = "{base}"
+rows = ["zero_shot", "decoder", "kgpl", "one_hot"]
+reference = "kgpl"
+folds = 2
+steps = 4
+[centre.heads]
+data = "heads"
+labels = "freesurfer"
+"""
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a data set of five people, a base recipe with a first stage, and a study."""
+    import torch
+
+    folder = tmp_path_factory.mktemp("study")
+    scans = simulate([tiny.write_map(folder / "map.nii.gz")], folder / "heads", 5, voxel_mm=6.0)
+    names = sorted(participant_of(scan) for scan in scans)
+    rows = [f"{name}\t{age}\t{sex}" for name, age, sex in zip(names, (20, 70, 30, 60, 45), "FMFMF", strict=True)]
+    (folder / "heads" / "participants.tsv").write_text("participant_id\tage\tsex\n" + "\n".join(rows) + "\n")
+    recipe = tiny.recipe(ema=0.5)
+    torch.manual_seed(0)
+    checkpoint.save(folder / "step1", dict(model.build(recipe).named_parameters()), recipe)
+    recipe["train"]["start"] = str(folder / "step1")
+    recipe["tokens"] = {"name": "knowledge", "stages": ["encoder1"], "facts": ["age", "sex"], "count": 24}
+    recipe["adapt"] = {"name": "frozen_encoder", "policy": "strict"}
+    (folder / "base.toml").write_text(recipes.dumps(recipe))
+    (folder / "study.toml").write_text(STUDY.format(base=folder / "base.toml"))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def whole(place: Path) -> tuple[engine.Plan, Results]:
+    """The study from beginning to end, in one go."""
+    plan = engine.plan_of(read_study(place / "study.toml"))
+    results = Results(place / "whole", plan.cells)
+    done = list(engine.run(plan, results, place / "work-whole", lambda cell, row: None))
+    assert done == list(plan.cells)
+    return plan, results
+
+
+def test_killed_anywhere_and_gone_on_with_it_ends_with_the_same_table(
+    place: Path, whole: tuple[engine.Plan, Results]
+) -> None:
+    plan, _ = whole
+    folder, work = place / "killed", place / "work-killed"
+
+    def killed_in_the_second_training(cell: Cell, row: dict[str, float]) -> None:
+        if cell == plan.cells[2] and row["step"] == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        list(engine.run(plan, Results(folder, plan.cells), work, killed_in_the_second_training))
+    list(itertools.islice(engine.run(plan, Results(folder, plan.cells), work, lambda cell, row: None), 2))
+    again = Results(folder, plan.cells)
+    assert sum(again.finished(cell) for cell in plan.cells) == 4
+    list(engine.run(plan, again, work, lambda cell, row: None))
+    for name in ("results.csv", "curves.csv"):
+        assert (folder / name).read_text() == (place / "whole" / name).read_text()
+
+
+def test_every_prefix_of_the_plan_is_balanced(whole: tuple[engine.Plan, Results]) -> None:
+    plan, _ = whole
+    counts = [[cell.row for cell in plan.cells[:end]] for end in range(1, len(plan.cells) + 1)]
+    for rows in counts:
+        times = [rows.count(row.name) for row in plan.study.rows]
+        assert max(times) - min(times) <= 1
+
+
+def test_the_table_holds_every_person_once_a_row(whole: tuple[engine.Plan, Results]) -> None:
+    plan, results = whole
+    tested = {(line["row"], line["subject"], line["structure"]) for line in results.rows()}
+    assert len(tested) == len(results.rows())
+    for row in plan.study.rows:
+        assert {who for name, who, _ in tested if name == row.name} == {person.subject for person in plan.people}
+    second = [line for line in results.rows() if line["subject"] == plan.people[1].subject]
+    assert {(line["age_years"], line["sex"]) for line in second} == {("70", "male")}
+
+
+def test_rows_differ_where_they_should(whole: tuple[engine.Plan, Results]) -> None:
+    _, results = whole
+    dice = {
+        row: [line["dice"] for line in results.rows() if line["row"] == row] for row in ("zero_shot", "decoder", "kgpl")
+    }
+    assert dice["zero_shot"] != dice["decoder"]
+    trained = {cell.row: int(lines[0]["trained"]) for cell, lines in results.costs.items()}
+    assert trained["zero_shot"] == 0 < trained["decoder"] < trained["kgpl"]
+
+
+def test_the_report_says_what_was_not_run(place: Path, whole: tuple[engine.Plan, Results]) -> None:
+    plan, _ = whole
+    results = Results(place / "begun", plan.cells)
+    next(engine.run(plan, results, place / "work-whole", lambda cell, row: None))
+    page.write_report(Summary(plan, results), place / "begun")
+    with (place / "begun" / "table_long.csv").open(newline="") as stream:
+        rows = {line["row"]: line for line in csv.DictReader(stream) if line["metric"] == "dice"}
+    assert rows["kgpl"]["mean"] == "not run" and rows["kgpl"]["cells"] == "0/2"
+    assert 0 <= float(rows["zero_shot"]["mean"]) <= 1
+    assert "1 of 8 cells" in (place / "begun" / "report.html").read_text()
+
+
+def test_a_budget_that_is_spent_begins_nothing(place: Path, whole: tuple[engine.Plan, Results], tmp_path: Path) -> None:
+    plan, results = whole
+    fresh = Results(tmp_path, plan.cells)
+    fresh.costs = {cell: lines for cell, lines in results.costs.items() if cell == plan.cells[1]}
+    assert list(engine.run(plan, fresh, tmp_path / "work", lambda cell, row: None, budget_s=1e-6)) == []
+
+
+def person(name: str, age: float | None, centre: str = "a", identity: str = "") -> Person:
+    return Person(centre, name, (), Facts(age_years=age), identity or f"{centre}/{name}")
+
+
+def test_folds_hold_young_and_old_and_keep_one_person_together() -> None:
+    people = [person(f"sub-{n}", 20 + 5 * n) for n in range(9)] + [person("sub-x", 20, "b", "a/sub-0")]
+    folds = folds_of(people, 3)
+    assert sorted(len(fold) for fold in folds) == [3, 3, 4]
+    means = [sum(one.facts.age_years or 0 for one in fold[:3]) / 3 for fold in folds]
+    assert max(means) - min(means) < 12
+    assert any({"sub-0", "sub-x"} <= {one.subject for one in fold} for fold in folds)
+
+
+def study(**changes: object) -> Study:
+    from spanseg.compare.study import Centre, Row
+
+    fixed = {"name": "s", "title": "t", "base": "kgpl-res-unet", "rows": (Row("full"),), "centres": ()}
+    centres = tuple(Centre(name, Path()) for name in changes.pop("named", ("a",)))  # type: ignore[attr-defined]
+    return Study(**(fixed | {"centres": centres} | changes))  # type: ignore[arg-type]
+
+
+def test_few_shots_are_nested_and_tested_on_the_same_people() -> None:
+    splits = splits_of(study(design="fewshot", shots=(1, 2, 5)), [person(f"sub-{n}", 20 + n) for n in range(12)])
+    sizes = [{one.subject for one in split.train} for split in splits]
+    assert [len(size) for size in sizes] == [1, 2, 5] and sizes[0] < sizes[1] < sizes[2]
+    assert len({split.new for split in splits}) == 1
+
+
+def test_a_left_out_centre_is_new_and_the_others_are_old() -> None:
+    people = [person(f"sub-{n}", 30 + n, centre) for centre in "abc" for n in range(6)]
+    splits = splits_of(study(design="leave_one_centre_out", named=("a", "b", "c"), folds=3), people)
+    assert [split.name for split in splits] == ["a", "b", "c"]
+    first = splits[0]
+    assert {one.centre for one in (*first.train, *first.new)} == {"a"}
+    assert {one.centre for one in (*first.before, *first.old)} == {"b", "c"}
+    assert not {one.identity for one in first.old} & {one.identity for one in first.before}
+
+
+def test_one_person_in_two_data_sets_may_not_train_and_test() -> None:
+    people = [person("sub-1", 20), person("sub-2", 30), person("sub-x", 20, "b", "a/sub-1")]
+    with pytest.raises(SpansegError, match="a/sub-1 would train and test"):
+        splits_of(study(design="cross_dataset", named=("a", "b"), train_centres=("a",), validate=0), people)
+
+
+def test_shuffled_facts_are_nobodys_own_and_constant_ones_everybodys() -> None:
+    people = [person(f"sub-{n}", 20.0 + n) for n in range(7)]
+    shuffled = told_facts(people, "shuffled", 3)
+    assert all(a.facts != b.facts for a, b in zip(people, shuffled, strict=True))
+    assert sorted(one.facts.age_years or 0 for one in shuffled) == [20.0 + n for n in range(7)]
+    assert {one.facts.age_years for one in told_facts(people, "constant", 0)} == {23.0}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("steps = 4", "stepz = 4"), "'stepz' is no key here \\(did you mean 'steps'"),
+        (('"decoder"', '"decoda"'), "no row 'decoda'; did you mean 'decoder'"),
+        (('data = "heads"', 'data = "absent"'), "there is no folder"),
+        (("folds = 2", "folds = 1"), "folds must be a whole number of at least 2"),
+        (("folds = 2", "folds = 9"), "nobody is left to test on"),
+        (('reference = "kgpl"', 'reference = "lora"'), "not among its rows"),
+        (("folds = 2", 'design = "thirds"'), "design must be one of"),
+        (('"decoder"', '"vpt_lora"'), "no row 'vpt_lora'"),
+        (
+            ("[centre.heads]", '[row.kgpl]\nadapt = { name = "lora" }\n[centre.heads]'),
+            "does not support tokens 'knowledge'",
+        ),
+        (("steps = 4", 'steps = 4\nsettings = ["train.start=step1-unetr"]'), "train it once"),
+        (("folds = 2", 'design = "fewshot"\nshots = [50]'), "shots must lie between"),
+    ],
+)
+def test_what_is_wrong_is_refused_before_anything_runs(place: Path, change: tuple[str, str], message: str) -> None:
+    text = (place / "study.toml").read_text().replace(*change)
+    (place / "wrong.toml").write_text(text)
+    with pytest.raises(SpansegError, match=message):
+        engine.plan_of(read_study(place / "wrong.toml"))
+
+
+def test_a_table_of_another_study_is_refused(whole: tuple[engine.Plan, Results], place: Path) -> None:
+    plan, _ = whole
+    with pytest.raises(SpansegError, match="which this study does not have"):
+        Results(place / "whole", plan.cells[:3])
+
+
+def test_rows_share_the_stages_and_the_number_of_steps(place: Path) -> None:
+    chosen = read_study(place / "study.toml")
+    made = {row.name: recipe_of(chosen, row, 0) for row in chosen.rows}
+    assert {recipe["train"]["steps"] for recipe in made.values()} == {4}
+    assert made["one_hot"]["tokens"]["stages"] == made["kgpl"]["tokens"]["stages"] == ["encoder1"]
+    assert "tokens" not in made["decoder"] and made["decoder"]["adapt"]["policy"] == "strict"
+
+
+def test_people_are_read_with_what_is_known_of_them(place: Path) -> None:
+    people = people_of(read_study(place / "study.toml").centres)
+    assert [one.facts.age_years for one in people] == [20, 70, 30, 60, 45]

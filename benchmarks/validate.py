@@ -2,6 +2,7 @@
 
     python benchmarks/validate.py ../shared/data                 # the shipped model: print and record its figures
     python benchmarks/validate.py ../shared/data --model FOLDER  # a candidate: exit code 1 if it is worse
+    python benchmarks/validate.py ../shared/data --model FOLDER --accept  # and record its figures
 
 Worse is: the mean of (12 nuclei, white matter, cortex, lateral ventricles) on native ``malc`` falls, or any group of
 structures on any set of scans falls by more than 0.02. The shipped model's figures: ``benchmarks/validation.json``.
@@ -46,20 +47,23 @@ def main() -> None:
     parser.add_argument("data", type=Path, help="folder with malc, ixi and labelmaps")
     parser.add_argument("--model", default="default", help="model folder of a candidate")
     parser.add_argument("--every", type=int, default=1, metavar="N", help="take every Nth scan, for a quick look")
+    parser.add_argument("--accept", action="store_true", help="record the figures of a candidate that is not worse")
     arguments = parser.parse_args()
     table = dict(tables(arguments.data, SegmentOptions(model=arguments.model), arguments.every))
     show(table)
     if arguments.every > 1:
         return
+    record = json.dumps({"model_sha256": open_model(arguments.model).sha256(), "table": table}, indent=1) + "\n"
     if arguments.model == "default":
-        record = {"model_sha256": open_model("default").sha256(), "table": table}
-        write_text(RECORD, json.dumps(record, indent=1) + "\n")
+        write_text(RECORD, record)
         return
     shipped = json.loads(RECORD.read_text(encoding="utf-8"))
     if shipped["model_sha256"] != open_model("default").sha256():
         sys.exit("validation.json is not of the shipped model; run this without --model first")
     reasons = worse(shipped["table"], table)
     print("\n".join(reasons) if reasons else "not worse than the shipped model")
+    if arguments.accept and not reasons:
+        write_text(RECORD, record)
     sys.exit(1 if reasons else 0)
 
 

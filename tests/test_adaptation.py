@@ -8,11 +8,13 @@ import pytest
 import torch
 
 import tiny
-from spanseg import adaptation, centres, checkpoint, export, model, runtime, segmenter
+from spanseg import adaptation, centres, checkpoint, export, model, runtime, segmenter, splits
 from spanseg.cli import main as cli
 from spanseg.errors import SpansegError
 from spanseg.judging import changes, judge
 from spanseg.labelled import pair_scans
+from spanseg.participants import participant_of
+from spanseg.sidecar import file_sha256
 from spanseg.simulate import simulate
 
 
@@ -49,7 +51,7 @@ def options(base, **more):
 def adapter(base, pairs, tmp_path_factory):
     folder = tmp_path_factory.mktemp("adapters") / "ours"
     plans = []
-    adaptation.adapt(pairs[:3], folder, options(base), plans.append, lambda row: None)
+    adaptation.adapt(pairs[:3], folder, options(base), plans.append, lambda row: None, pairs[3:])
     adaptation.exported(folder, "ours", options(base), pairs[0][0])
     return folder, plans[0]
 
@@ -66,6 +68,28 @@ def test_an_adapter_changes_what_the_model_finds_and_nothing_in_the_base(adapter
     second = segmenter.segment(pairs[4][0], model=str(adapter[0]))
     assert (first.labels.data != second.labels.data).any()
     assert (base / "weights.safetensors").read_bytes() == before
+
+
+def test_the_split_names_who_trained_and_who_tests(adapter, pairs):
+    record = json.loads((adapter[0] / splits.NAME).read_text(encoding="utf-8"))
+    trained, tested = ([one for one in record[side] if one["kind"] == "scan"] for side in ("train", "held_out"))
+    assert [one["name"] for one in trained] == [participant_of(scan) for scan, _ in pairs[:3]]
+    assert [one["name"] for one in tested] == [participant_of(scan) for scan, _ in pairs[3:]]
+    assert tested[0]["sha256"] == file_sha256(pairs[3][0])
+
+
+def test_nobody_is_tested_on_a_model_that_they_trained(adapter, base, pairs, tmp_path):
+    person = participant_of(pairs[0][0])
+    with pytest.raises(SpansegError, match=f"{person}: the model in .*ours was trained on this scan"):
+        judge(pairs[:1], "aseg", segmenter.SegmentOptions(model=str(adapter[0])))
+    with pytest.raises(SpansegError, match=f"{person}: "):
+        adaptation.adapt(pairs[3:], adapter[0], options(base), lambda plan: None, lambda row: None, pairs[:3])
+    shutil.copytree(base, tmp_path / "base")
+    splits.write(tmp_path / "base", splits.scans_in([pairs[0][0]]), [])
+    seen = options(tmp_path / "base")
+    with pytest.raises(SpansegError, match=f"{person}: the model in .*base was trained on this scan"):
+        adaptation.adapt(pairs[3:], tmp_path / "new", seen, lambda plan: None, lambda row: None, pairs[:3])
+    assert not (tmp_path / "new").exists()
 
 
 def test_the_delta_holds_the_decoder_and_no_more(adapter):
@@ -136,7 +160,7 @@ def test_tokens_alone_adapt_and_export(base, pairs, tmp_path):
 def test_people_are_not_on_both_sides(pairs):
     train, test = adaptation.split_people(pairs, [])
     assert train and test and not {scan for scan, _ in train} & {scan for scan, _ in test}
-    named = [adaptation.subject_of(pairs[0][0])]
+    named = [participant_of(pairs[0][0])]
     train, test = adaptation.split_people(pairs, named)
     assert [scan for scan, _ in train] == [pairs[0][0]] and len(test) == len(pairs) - 1
     with pytest.raises(SpansegError, match="no labelled scan of sub-nobody"):

@@ -20,24 +20,25 @@ SOURCE = ROOT / "src"
 
 LAYERS = (  # imports go down or stay level, never up
     # 0 values
-    """errors interfaces volume labels facts result recipe parts intensity geometry machine files claims findings
-    plain_names sentences""",
+    """errors interfaces volume labels facts result recipe parts intensity geometry windows averaging machine files
+    claims findings plain_names sentences""",
     # 1 data
-    """streams headers affines voxels loading images inputs pairing participants schemes metrics stats generation
-    centring deform synth silver told lifespan sampling labelled dataset_audit tensors losses optim""",
+    """streams headers affines voxels loading images inputs pairing tables participants schemes metrics stats generation
+    intervals centring deform synth silver told lifespan sampling labelled dataset_audit tensors losses optim""",
     # 2 parts
     """nets tokens meeting adapt objectives""",
     # 3 model
     """model""",
     # 4 verbs
-    """runtime runtime_torch telling chain labelling segmenter swaps centres asymmetry flags report report_pictures
-    sidecar outputs batch_table batch verify evaluation evaluate judging checkpoint import_weights text_tower params
-    cascade sources train rebalance board runs graph export adaptation simulate""",
+    """runtime runtime_torch telling chain passes labelling segmenter swaps centres asymmetry measures flags
+    quality report report_pictures sidecar outputs batch_table batch verify evaluation evaluate judging checkpoint
+    import_weights text_tower params splits cascade sources folds train rebalance board runs graph export
+    adaptation simulate compare""",
     # 5 doors
     """spanseg __main__ cli""",
 )
 PART_FOLDERS = ("nets", "tokens", "adapt", "objectives")
-FOLDERS = (*PART_FOLDERS, "cli", "web")  # all files of a folder lie in its layer
+FOLDERS = (*PART_FOLDERS, "compare", "cli", "web")  # all files of a folder lie in its layer
 TORCH = {
     *PART_FOLDERS,
     *("deform", "synth", "silver", "told", "lifespan", "sampling", "labelled", "tensors", "losses", "optim", "meeting"),
@@ -48,6 +49,7 @@ TORCH = {
         "text_tower",
         "params",
         "cascade",
+        "folds",
         "sources",
         "train",
         "rebalance",
@@ -55,6 +57,7 @@ TORCH = {
     ),
     *("runs", "graph", "export", "adaptation", "simulate", "runtime_torch"),
     *("cli.params", "cli.train", "cli.adapt", "cli.export", "cli.simulate", "cli.sentences"),
+    *("compare", "cli.compare", "cli.fewshot", "cli.cross_domain", "cli.leave_one_centre_out"),
 }
 EXEMPT = {("segmenter", "runtime_torch")}  # loaded for --device cuda only
 WITHOUT_TORCH = {"numpy", "scipy", "nibabel", "PIL", "typer", "rich", "click", "spanseg", *sys.stdlib_module_names}

@@ -1,11 +1,14 @@
 """Tissue first, structures on top of it: in training, exported, and segmenting without PyTorch."""
 
+import json
+import shutil
+
 import numpy as np
 import pytest
 import torch
 
 import tiny
-from spanseg import cascade, checkpoint, export, generation, model, segmenter, sources
+from spanseg import cascade, checkpoint, export, folds, generation, model, recipe, runs, segmenter, sources, splits
 from spanseg.chain import stacked
 from spanseg.errors import SpansegError
 from spanseg.interfaces import Sample
@@ -119,3 +122,99 @@ def test_an_input_that_is_nothing_is_refused():
     recipe = structure_recipe("x", [{"image": "T1"}, {"model": "tissue", "output": "guess"}])
     with pytest.raises(SpansegError, match="probabilities or labels"):
         model.channels_of(recipe)
+
+
+@pytest.fixture(scope="module")
+def people(tmp_path_factory):
+    """Three people, the first one with two sessions."""
+    folder = tmp_path_factory.mktemp("people")
+    scans = simulate([tiny.write_map(folder / "map.nii.gz")], folder / "bids", 3, voxel_mm=6.0)
+    other = simulate([folder / "map.nii.gz"], folder / "later", 1, voxel_mm=6.0, seed=1)[0]
+    truths = [next((one.parents[2] / "derivatives").rglob("sub-sim0001_dseg.nii.gz")) for one in (scans[0], other)]
+    for old, new in ((other, scans[0]), (truths[1], truths[0])):
+        shutil.copy(old, new.with_name(new.name.replace("sub-sim0001", "sub-sim0001_ses-2")))
+    return folder / "bids"
+
+
+def real_recipe(first, people, **cascaded):
+    chosen = structure_recipe(first)
+    chosen["real"] = {"data": str(people), "labels": "aseg", "share": 1.0, "gentle": True}
+    chosen["cascade"] |= cascaded
+    chosen["train"]["steps"] = 1
+    return chosen
+
+
+@pytest.fixture(scope="module")
+def folded(first, people, tmp_path_factory):
+    folder, rows = tmp_path_factory.mktemp("folded") / "run", []
+    wanted = real_recipe(first, people, folds=3, fold_steps=1)
+    runs.train(wanted, [], folder, lambda run, row: rows.append((run, int(row["step"]))))
+    return folder, wanted, rows
+
+
+def trained_on(run):
+    return {one["name"] for one in json.loads((run / splits.NAME).read_text(encoding="utf-8"))["train"]}
+
+
+def test_every_person_is_looked_at_by_a_network_of_the_others(folded):
+    folder, _, rows = folded
+    assert [name for name, _ in rows] == [*(f"run, tissue of fold {fold}" for fold in ("0", "1", "2", "all")), "run"]
+    everyone = {f"sub-sim000{n}" for n in (1, 2, 3)}
+    left_out = [everyone - trained_on(folder / "folds" / str(fold)) for fold in range(3)]
+    assert sorted(map(len, left_out)) == [1, 1, 1] and set.union(*left_out) == everyone
+    assert trained_on(folder / "folds" / "all") == trained_on(folder) == everyone
+    made = recipe.load(str(folder / "recipe.toml"))
+    source = sources.sources(made, [], "cpu")[0]
+    for person, network in source.out_of_fold.items():
+        fold = next(n for n, out in enumerate(left_out) if out == {person})
+        stored = checkpoint.load_tensors(folder / "folds" / str(fold) / checkpoint.DELTA)
+        assert all(torch.equal(value, stored[name]) for name, value in network.named_parameters())
+    assert set(source.out_of_fold) == everyone == {source.draw(0, index).case for index in range(20)}
+
+
+def test_the_tissue_of_use_is_tuned_on_everyone_and_starts_from_the_given_one(folded, first):
+    folder, *_ = folded
+    used = cascade.first_run(recipe.load(str(folder / "recipe.toml")))
+    assert used == folder / "folds" / "all"
+    tissue = recipe.load(str(used / "recipe.toml"))
+    assert tissue["train"]["start"] == str(first) and tissue["recipe"]["protocol"] == "tissue"
+    before, after = (checkpoint.load_tensors(run / checkpoint.DELTA) for run in (first, used))
+    assert any(not torch.equal(before[name], after[name]) for name in before)
+
+
+def test_folds_that_are_finished_are_left_as_they_are(folded, tmp_path):
+    folder, wanted, _ = folded
+    shutil.copytree(folder / "folds", tmp_path / "run" / "folds")
+    shutil.rmtree(tmp_path / "run" / "folds" / "1")
+    kept = (tmp_path / "run" / "folds" / "0" / checkpoint.DELTA).stat().st_mtime_ns
+    rows = []
+    runs.train(wanted, [], tmp_path / "run", lambda run, row: rows.append(run))
+    assert rows == ["run, tissue of fold 1", "run"]
+    assert (tmp_path / "run" / "folds" / "0" / checkpoint.DELTA).stat().st_mtime_ns == kept
+
+
+def test_a_tissue_network_that_has_seen_the_people_is_refused(folded, people):
+    tuned = folded[0] / "folds" / "0"
+    for settings in ({}, {"folds": 3}):
+        with pytest.raises(SpansegError, match=r"sub-sim000\d: the model in .* was trained on this scan"):
+            folds.tissue_recipes(real_recipe(tuned, people, **settings))
+
+
+def test_a_person_whom_every_fold_has_seen_is_refused(folded, people):
+    one = str(folded[0] / "folds" / "0")
+    with pytest.raises(SpansegError, match="was trained on in every fold"):
+        sources.sources(real_recipe(one, people, folds=[one]), [], "cpu")
+
+
+@pytest.mark.parametrize("wrong", [1, 4, -1, 2.5, "three", {"sub-01": "run"}])
+def test_a_number_of_folds_that_cannot_be_is_refused(first, people, wrong):
+    with pytest.raises(SpansegError, match="folds takes 2 to 3, the number of people"):
+        folds.tissue_recipes(real_recipe(first, people, folds=wrong))
+
+
+def test_folds_of_synthetic_people_are_refused(first):
+    drawn = structure_recipe(first)
+    assert folds.tissue_recipes(drawn) == {}
+    drawn["cascade"]["folds"] = 3
+    with pytest.raises(SpansegError, match="no \\[real\\]"):
+        folds.tissue_recipes(drawn)

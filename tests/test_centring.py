@@ -44,6 +44,14 @@ def test_offset_is_in_mm():
     np.testing.assert_allclose(centring.offset_mm(brain, 1.5), np.array([14.5, 19.5, 22.5]) * 1.5 - 19.5 * 1.5)
 
 
+def test_the_largest_piece_is_boxed_alone():
+    brain = np.zeros((20, 20, 20), dtype=bool)
+    assert centring.largest_piece(brain) is None
+    brain[3:9, 4:12, 5:6] = True
+    brain[15:17, 18, 18:] = True
+    assert centring.largest_piece(brain) == (slice(3, 9), slice(4, 12), slice(5, 6))
+
+
 def test_touching_counts_only_where_the_scan_goes_on():
     brain = np.zeros((20, 20, 20), dtype=bool)
     brain[:8] = True

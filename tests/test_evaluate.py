@@ -11,9 +11,10 @@ import pytest
 
 from spanseg.cli.main import main
 from spanseg.errors import SpansegError
-from spanseg.evaluate import EvaluateOptions, evaluate, score_volumes, write_evaluation
+from spanseg.evaluate import EvaluateOptions, evaluate, evaluation_json, score_volumes, write_evaluation
 from spanseg.evaluation import METRICS, RowSummary, rows_of
 from spanseg.labels import Crosswalk, load_protocol
+from spanseg.sidecar import FORMAT
 from spanseg.volume import Volume
 
 ASEG = load_protocol("aseg")
@@ -179,6 +180,26 @@ def test_the_command_prints_and_writes(
     assert "Left-Hippocampus" in printed.out and "0.583" in printed.out
     assert "sub-09_dseg.nii.gz" in printed.err, "an image without a partner is named"
     assert (tmp_path / "out" / "evaluation.json").is_file()
+
+
+def test_the_title_names_the_models_that_sidecars_tell_of(folders: tuple[Path, Path]) -> None:
+    assert evaluate(*folders).title == "Evaluation"
+    record = dict.fromkeys(("input_sha256", "labels_sha256", "settings_sha256", "precision"), "") | {
+        "format": FORMAT,
+        "settings": dict.fromkeys(("lesion_mask_sha256", "device", "trust")),
+        "facts": {"given": []},
+        "outputs": [],
+        "warnings": [],
+        "threads": 1,
+        "model": "plain",
+    }
+    (folders[0] / "sub-01_T1w_dseg.json").write_text(json.dumps(record), encoding="utf-8")
+    assert evaluate(*folders).title == "Evaluation of plain"
+    record["model_title"] = "KGPL (sentences read by MiniLM)"
+    (folders[0] / "sub-02_T1w_dseg.json").write_text(json.dumps(record), encoding="utf-8")
+    found = evaluate(*folders)
+    assert found.title == "Evaluation of KGPL (sentences read by MiniLM), plain"
+    assert evaluation_json(found)["title"] == found.title
 
 
 def test_tables_are_there_though_nobody_reads_what_is_printed(

@@ -1,7 +1,9 @@
 """The exported network must be the trained one."""
 
 import hashlib
+import shutil
 import tomllib
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -9,8 +11,9 @@ import pytest
 import torch
 
 import tiny
-from spanseg import checkpoint, export, model, runtime
+from spanseg import checkpoint, export, model, runtime, splits
 from spanseg.errors import SpansegError
+from spanseg.splits import Member
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +44,26 @@ def test_export_agrees_with_pytorch_and_says_so(exported):
     assert table["agreement"]["f32_against_pytorch"] == pytest.approx(measured["f32_against_pytorch"], abs=1e-4)
     assert table["model"]["sha256"] == hashlib.sha256((folder / "model.onnx").read_bytes()).hexdigest()
     assert table["runtime"]["peak_mib"] > 0
+
+
+def test_the_model_folder_keeps_what_the_run_has_seen(run, canvas, tmp_path):
+    shutil.copytree(run, tmp_path / "run")
+    splits.write(tmp_path / "run", [Member("scan", "sub-01", "ab" * 32)], [])
+    description = export.Description("tiny", "1", "Apache-2.0", "nothing")
+    export.export(tmp_path / "run", tmp_path / "model", description, [canvas])
+    assert splits.seen_by(tmp_path / "model") == {"ab" * 8}
+    assert "sub-01" not in "".join(path.read_text() for path in (tmp_path / "model").glob("*.toml"))
+    assert runtime.open_model(str(tmp_path / "model")).title == "spanseg default, coarse stage"
+
+
+def test_a_recipe_of_windows_gives_a_model_of_windows():
+    recipe = tiny.recipe()
+    recipe["canvas"]["windows"] = True
+    table = export._table(recipe, export.Description("tiny", "1", "Apache-2.0", "nothing"), torch.nn.Identity())
+    assert runtime.ModelFolder(Path(), table).windows
+    recipe["canvas"]["windows"] = "yes"
+    with pytest.raises(SpansegError, match="windows = true"):
+        model.canvas_of(recipe)
 
 
 def test_probabilities_equal_pytorchs(run, canvas, exported):

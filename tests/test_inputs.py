@@ -47,6 +47,7 @@ def test_otherwise_every_image_that_is_no_label_map(tmp_path: Path) -> None:
     data = touch(
         tmp_path / "in",
         *("a.nii.gz", "B.NII", "deep/c.mgh", "a_dseg.nii.gz", "a_desc-brain_mask.nii.gz", "a_desc-brain.nii.gz"),
+        "a_desc-facts_std.nii.gz",
         *("aparc+aseg.mgz", "lesion.nii.gz", "labels/x_seg.nii", "notes.txt", "derivatives/d.nii.gz", "masked.nii"),
     )
     assert found(data, tmp_path / "out") == ["B", "a", "masked", "deep/c"]

@@ -31,6 +31,20 @@ def test_on_the_same_grid_labels_are_the_argmax_of_the_canvas():
     assert abs(labelled.probabilities.astype(int).sum(-1) - 255).max() <= 4
 
 
+@pytest.mark.parametrize("scan_mm", [0.75, 1.5, 3.0])
+def test_a_map_keeps_its_values_on_the_scans_grid(scan_mm):
+    """A canvas of 18 mm in the middle of a scan of 36 mm."""
+    n = round(36 / scan_mm)
+    centre = np.full(3, (n - 1) / 2 * scan_mm)
+    placement = Placement((n, n, n), np.full(3, scan_mm), (12, 12, 12), 1.5, centre)
+    back = labelling.map_to_scan(np.full((12, 12, 12), 0.25, dtype=np.float32), placement)
+    assert back.shape == (n, n, n)
+    inside = np.abs(placement.scan_mm(0) - centre[0]) < 9 - 3
+    np.testing.assert_allclose(back[np.ix_(inside, inside, inside)], 0.25, atol=1e-6)
+    outside = np.abs(placement.scan_mm(0) - centre[0]) > 9 + 3
+    assert not back[outside].any()
+
+
 def test_islands_take_the_label_that_surrounds_them():
     classes = np.zeros((40, 40, 40), dtype=np.uint8)
     classes[5:35, 5:35, 5:35] = 1

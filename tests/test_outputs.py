@@ -1,7 +1,9 @@
 """The files of one result: what other programs read back from them, and what must not be in them."""
 
 import csv
+import dataclasses
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel
@@ -81,6 +83,15 @@ def test_probabilities_are_small_and_read_back_as_fractions(folder: Path, scan: 
     np.testing.assert_allclose(image.get_fdata(), result.probabilities.data / 255, atol=1e-6)
 
 
+def test_the_spread_over_ages_is_written_where_there_is_one(folder: Path, scan: Scan) -> None:
+    values = np.random.default_rng(0).random(scan.volume.shape, dtype=np.float32)
+    result = replace(result_of(scan), facts_std=scan.volume.with_data(values))
+    assert "s_desc-facts_std.nii.gz" in write_result(folder, "s", scan, result, OutputOptions())
+    image = nibabel.load(folder / "s_desc-facts_std.nii.gz")
+    np.testing.assert_array_equal(np.asanyarray(image.dataobj), values)
+    np.testing.assert_allclose(image.affine, OBLIQUE, atol=1e-5)
+
+
 def test_volumes_say_what_is_not_there_and_why(folder: Path, scan: Scan) -> None:
     result = result_of(scan)
     write_result(folder, "s", scan, result, OutputOptions())
@@ -91,6 +102,16 @@ def test_volumes_say_what_is_not_there_and_why(folder: Path, scan: Scan) -> None
     assert float(structure["mm3"]) - float(structure["mm3_labels"]) == pytest.approx(0.25, abs=0.011)
     assert tissue["id"] == "n/a"
     assert (whole["mm3"], whole["mm3_labels"], whole["note"]) == ("n/a", "n/a", "the scan is skull-stripped")
+
+
+def test_volumes_have_their_intervals_where_the_model_has_some(folder: Path, scan: Scan) -> None:
+    result = result_of(scan)
+    first, *others = result.volumes
+    first = dataclasses.replace(first, low_mm3=10.004, high_mm3=2e6)
+    write_result(folder, "s", scan, dataclasses.replace(result, volumes=(first, *others)), OutputOptions())
+    structure, tissue, _ = rows(folder / "s_volumes.tsv")
+    assert (structure["low90_mm3"], structure["high90_mm3"]) == ("10.00", "2000000.00")
+    assert (tissue["low90_mm3"], tissue["high90_mm3"]) == ("n/a", "n/a")
 
 
 def test_volumes_warn_where_left_and_right_are_not_certain(folder: Path, tmp_path: Path) -> None:

@@ -94,7 +94,16 @@ def test_the_papers_figures_stand_beside_ours(path: str, capsys: pytest.CaptureF
     assert stock.split()[2:] == [f"{found['stock']:,}", "100.00%", "1,000"]
     trainable = next(row for row in rows if row.startswith("trainable"))
     assert trainable.split()[1:] == [f"{found['trainable']:,}", f"{found['trainable'] / found['total']:.2%}", "2,500"]
-    assert len(rows) == 1 + 5 + 3 + 1 + 8  # each on a line of its own
+    assert rows[0] == path, "a recipe without a title goes by its name"
+    assert len(rows) == 1 + 1 + 5 + 3 + 1 + 8  # each on a line of its own
+
+
+def test_the_title_says_who_reads_the_sentences(path: str) -> None:
+    told = recipe.load(path, ["recipe.title=ours", "tokens.name=knowledge"])
+    assert recipe.title_of(told, path) == "ours (sentences read by MiniLM)"
+    assert recipe.title_of(recipe.load(path, ["recipe.title=ours", "tokens.name=learned"]), path) == "ours"
+    told["recipe"]["title"] = "ours (sentences read by MiniLM)"
+    assert recipe.title_of(told, path) == "ours (sentences read by MiniLM)", "said once"
 
 
 @pytest.mark.parametrize("figure", ["stok=3", "total='62 M'", "total=true"])

@@ -7,10 +7,11 @@ import pytest
 import torch
 
 import tiny
-from spanseg import checkpoint, export, model, segmenter, swaps
+from spanseg import checkpoint, export, model, segmenter, sidecar, swaps
 from spanseg.errors import SpansegError
 from spanseg.facts import Facts
 from spanseg.images import read_scan
+from spanseg.report import render_report
 from spanseg.runtime import Engine, open_model
 from spanseg.sentences import load_table
 from spanseg.simulate import simulate
@@ -82,9 +83,37 @@ def test_facts_change_the_result_and_the_diagnosis_only_when_asked(exported, sca
     assert volumes(facts=Facts(age_years=72), facts_policy="unknown") == nobody
 
 
+def test_what_it_makes_says_that_minilm_read_the_sentences(exported, scan):
+    image, options = read_scan(scan), segmenter.SegmentOptions(model=str(exported))
+    predictor = segmenter.load_model(options)
+    result = segmenter.segment_scan(image, predictor, options)
+    settings = sidecar.settings_of(predictor.identity, options, sidecar.OutputOptions())
+    record = sidecar.build(image, result, settings, [])
+    assert record["model_title"] == "spanseg default, coarse stage (sentences read by MiniLM)"
+    assert "<h1>Brain segmentation (sentences read by MiniLM)</h1>" in render_report(image, result)
+
+
+def test_the_title_follows_from_the_encoder_not_from_what_was_written_by_hand(exported):
+    folder = open_model(str(exported))
+    folder.table["model"]["title"] = "ours"
+    assert folder.title == "ours (sentences read by MiniLM)"
+    folder.table["sentences"]["encoder"] = "biomedclip, weights 000000000000"
+    assert folder.title == "ours"
+    assert open_model("default").title == "default"
+
+
 def test_marginalising_averages_over_ages_and_says_so(exported, scan):
-    result = segmenter.segment(scan, model=str(exported), facts_policy="marginalise")
+    result = segmenter.segment(scan, model=str(exported), facts_policy="marginalise", probabilities=True)
     assert any(f"{len(MARGINAL_AGES_YEARS)} ages were averaged" in note for note in result.notes)
+    spread = result.details["facts_spread"]
+    assert 0 < spread["mean_std"] < 0.5 and 0 < spread["label_differs_share"] < 1
+    assert any(f"At {spread['label_differs_share']:.1%} of the brain's voxels" in note for note in result.notes)
+    assert result.facts_std.shape == result.labels.shape
+    assert result.facts_std.data.max() < 0.71
+    inside = result.labels.data > 0
+    assert result.facts_std.data[inside].mean() == pytest.approx(spread["mean_std"], rel=0.3)
+    once = segmenter.segment(scan, model=str(exported), probabilities=True)
+    assert once.facts_std is None and "facts_spread" not in once.details
 
 
 def test_swapping_facts_changes_volumes_and_with_gates_at_zero_nothing(exported, scan, canvas, tmp_path):

@@ -8,7 +8,8 @@ from scipy import ndimage
 
 from spanseg.images import read_labels, read_scan, scan_of
 from spanseg.labels import load_protocol
-from spanseg.segmenter import SegmentOptions, _centred, _Clock, load_model, segment_scan
+from spanseg.passes import Looking, find_brain
+from spanseg.segmenter import SegmentOptions, load_model, segment_scan
 from spanseg.volume import Volume, canonical
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -76,7 +77,7 @@ def canvas_shift_losses(predictor, every: int) -> np.ndarray:
         image, orientation = canonical(read_scan(next(person.glob("anat/*_T1w.nii.gz"))).volume)
         truth = read_labels(next((DATA / "malc" / "derivatives").glob(f"*/{person.name}/anat/*dseg.nii.gz"))).volume
         classes = orientation.to_canonical(scheme.apply(truth.data, person.name))
-        _, placement, _ = _centred(image, predictor, None, _Clock())
+        placement = find_brain(Looking(predictor, image)).view.placement
         scores = [_placed(image, predictor, placement.centre_mm + shift, classes) for shift in _SHIFTS]
         changes.append(np.array(scores[1:]) - scores[0])
     assert len(nuclei) == changes[0].shape[1]
@@ -90,6 +91,7 @@ def _placed(image: Volume, predictor, centre_mm: np.ndarray, truth: np.ndarray) 
     """Dice of each nucleus with the canvas at a given place and no second pass."""
     from spanseg.labelling import to_scan
 
-    probabilities, placement = predictor.pass_over(image, centre_mm, None)
-    found = to_scan(probabilities, placement, keep=False).classes
+    looking = Looking(predictor, image)
+    view = looking.at(looking.around(centre_mm))
+    found = to_scan(view.answer.probabilities, view.placement, keep=False).classes
     return _dice(found, truth, [PROTOCOL.class_of(i) for i in PROTOCOL.groups["nuclei"]])

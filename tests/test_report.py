@@ -211,6 +211,15 @@ def test_the_title_names_the_scan_only_when_told():
     assert "<h1>Brain segmentation: sub-01_T1w</h1>" in render_report(SCAN, named)
 
 
+def test_the_title_says_so_if_minilm_read_the_sentences():
+    made_by = {"name": "sub-01", "model_title": "KGPL (sentences read by MiniLM)"}
+    page = render_report(SCAN, dataclasses.replace(RESULT, details=RESULT.details | made_by))
+    assert "<title>Brain segmentation: sub-01 (sentences read by MiniLM)</title>" in page
+    assert "<h1>Brain segmentation: sub-01 (sentences read by MiniLM)</h1>" in page
+    plain = RESULT.details | made_by | {"model_title": "spanseg default"}
+    assert "MiniLM" not in render_report(SCAN, dataclasses.replace(RESULT, details=plain))
+
+
 def test_tables_hold_the_numbers_and_the_reason_for_a_missing_one():
     result = results.with_volume(RESULT, "Left-Caudate", mm3=3300.0)
     result = results.with_volume(result, "Right-Caudate", mm3=2700.0)
@@ -219,6 +228,13 @@ def test_tables_hold_the_numbers_and_the_reason_for_a_missing_one():
     assert "<td>Caudate</td><td>3\u202f300</td><td>2\u202f700</td><td>+20.0</td>" in page
     assert "<td>Total intracranial volume</td><td>n/a</td><td>n/a</td><td>it is skull-stripped</td>" in page
     assert "Total intracranial volume is not given: it is skull-stripped." in page
+
+
+def test_volumes_are_shown_with_their_intervals():
+    assert "In brackets" not in render_report(SCAN, RESULT)
+    page = render_report(SCAN, results.with_volume(RESULT, "Left-Caudate", mm3=3300.0, low_mm3=2900.4, high_mm3=3600.0))
+    assert '<td>3\u202f300 <span class="quiet">[2\u202f900, 3\u202f600]</span></td>' in page
+    assert "In brackets the interval for the true volume" in page
 
 
 def test_notes_details_and_the_disclaimer_are_shown():

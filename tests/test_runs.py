@@ -1,12 +1,15 @@
 """Runs: from a recipe and label maps to weights."""
 
+import json
+from dataclasses import replace
+
 import nibabel as nib
 import numpy as np
 import pytest
 import torch
 
 import tiny
-from spanseg import checkpoint, generation, model, runs, sources
+from spanseg import checkpoint, generation, model, runs, sources, splits
 from spanseg.errors import SpansegError
 from spanseg.generation import load_classes
 
@@ -38,6 +41,19 @@ def test_a_run_writes_weights_that_another_run_starts_from(maps, tmp_path):
     stored = checkpoint.load_tensors(weights)
     for name, parameter in second.network.named_parameters():
         torch.testing.assert_close(parameter.detach(), stored[name])
+
+
+@pytest.mark.parametrize("share", [0.5, 1.0])
+def test_a_run_may_keep_a_share_of_what_it_started_from(maps, tmp_path, share):
+    torch.manual_seed(1)
+    first = dict(model.build(tiny.recipe()).named_parameters())
+    checkpoint.save(tmp_path / "first", first, tiny.recipe())
+    recipe = tiny.recipe(steps=2, start=str(tmp_path / "first"), keep_start=share)
+    trainer, _ = runs.prepare(recipe, maps, tmp_path / "second")
+    trainer.run()
+    kept = checkpoint.load_tensors(runs.finish(trainer, recipe))
+    for name, value in kept.items():
+        torch.testing.assert_close(value, share * first[name].detach() + (1 - share) * trainer.ema[name])
 
 
 def test_left_out_maps_validate_and_the_best_weights_are_kept(maps, tmp_path):
@@ -88,6 +104,22 @@ def test_a_chain_trains_what_it_starts_from_first_and_once(maps, tmp_path, monke
     assert weights.is_file()
     runs.train(chained, maps, tmp_path / "fine", lambda run, row: rows.append((run, row["step"])))
     assert len(rows) == 3
+
+
+def test_a_run_writes_its_split_and_what_it_starts_from_must_not_have_seen_the_left_out_maps(maps, tmp_path):
+    turned = replace(maps[0], name="turned", classes=np.ascontiguousarray(maps[0].classes[::-1]))
+    both = [maps[0], turned]
+    recipe = tiny.recipe(steps=1, validate_draws=1)
+    recipe["synth"]["left_out"] = 1
+    runs.train(recipe, both, tmp_path / "first", lambda run, row: None)
+    record = json.loads((tmp_path / "first" / splits.NAME).read_text(encoding="utf-8"))
+    names = {side: [(one["kind"], one["name"]) for one in record[side]] for side in ("train", "held_out")}
+    assert names == {"train": [("label map", "turned")], "held_out": [("label map", maps[0].name)]}
+    later = tiny.recipe(steps=1, start=str(tmp_path / "first"))
+    later["synth"]["left_out"] = 1
+    with pytest.raises(SpansegError, match=r"turned: the model in .*first was trained on this label map"):
+        runs.train(later, both[::-1], tmp_path / "second", lambda run, row: None)
+    assert not (tmp_path / "second").exists()
 
 
 def test_real_scans_are_mixed_in(maps, tmp_path):

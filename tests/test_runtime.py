@@ -56,6 +56,13 @@ def test_a_table_that_makes_no_sense_is_refused(change: dict[str, object], tmp_p
         runtime.open_model(str(folder_with(tmp_path, **change)))
 
 
+def test_windows_are_declared_or_not_there(tmp_path: Path) -> None:
+    assert not runtime.open_model("default").windows
+    assert runtime.open_model(str(folder_with(tmp_path, canvas__windows=True))).windows
+    with pytest.raises(SpansegError, match=r"'windows' in \[canvas\] is true or false"):
+        runtime.open_model(str(folder_with(tmp_path, canvas__windows="yes")))
+
+
 @pytest.mark.parametrize("text", ["", "model = [1]\ncanvas = 3\n", "[model", "\xff"])
 def test_a_table_that_is_none_is_refused(text: str, tmp_path: Path) -> None:
     (folder_with(tmp_path) / "model.toml").write_bytes(text.encode("latin-1"))

@@ -79,6 +79,15 @@ def test_volumes_of_the_template_are_those_of_an_adult(result):
             assert row.mm3 == pytest.approx(row.mm3_labels, rel=0.25), row.name
 
 
+def test_volumes_have_the_intervals_that_were_fitted_for_the_shipped_weights(result, predictor):
+    """Weights that are replaced need new ones: ``python benchmarks/calibrate.py LABELMAPS``."""
+    _, segmentation = result
+    assert {"Left-Hippocampus", "Brain-Stem", "Total-GM"} <= predictor.intervals.factors.keys()
+    for row in segmentation.volumes:
+        assert (row.low_mm3 is not None) == (row.mm3 is not None and row.name in predictor.intervals.factors)
+        assert row.low_mm3 is None or 0 <= row.low_mm3 < row.high_mm3
+
+
 def test_probabilities_sum_to_one(result):
     _, segmentation = result
     total = segmentation.probabilities.data.astype(int).sum(-1)

@@ -9,14 +9,15 @@ from typing import Any
 import torch
 from torch import nn
 
-from spanseg import checkpoint, generation, model, parts
+from spanseg import checkpoint, generation, model, parts, splits
 from spanseg import recipe as recipes
 from spanseg.errors import SpansegError
 from spanseg.export import Description, export, scan_canvas
 from spanseg.images import read_scan
 from spanseg.interfaces import Source
-from spanseg.judging import ScanWithTruth, subject_of
+from spanseg.judging import ScanWithTruth
 from spanseg.labelled import read_labelled
+from spanseg.participants import participant_of
 from spanseg.runtime import open_model
 from spanseg.sampling import GENTLE, Mixture, RealScans, batch_of
 from spanseg.segmenter import SegmentOptions, load_model, segment_scan
@@ -107,6 +108,7 @@ def adapt(
     options: AdaptOptions,
     tell: Callable[[Plan], None],
     report: Callable[[dict[str, float]], None],
+    test: Sequence[ScanWithTruth] = (),
 ) -> Path:
     """Train an adaptation on labelled scans; a finished one is left as it is, a stopped one goes on.
 
@@ -116,13 +118,18 @@ def adapt(
         options: how.
         tell: is told the plan once a step has been measured.
         report: is told each step.
+        test: who is held out, to judge it by; written with who trains to ``split.json``.
 
     Returns:
         The delta's path.
 
     Raises:
-        SpansegError: scans or labels that cannot be used, or an adaptation that the model does not support.
+        SpansegError: scans or labels that cannot be used, an adaptation that the model does not support, or a test
+            scan that the model or the adapter was trained on.
     """
+    start, held_out = checkpoint.weights_of(options.start).parent, splits.scans_in(scan for scan, _ in test)
+    for place in (start, folder):
+        splits.require_unseen(place, held_out)
     if (folder / checkpoint.DELTA).is_file():
         return folder / checkpoint.DELTA
     recipe, reason = recipe_for(options, len(pairs))
@@ -132,10 +139,13 @@ def adapt(
     network = model.equip(network, recipe)
     objective = dict(recipe["objective"])
     reward = parts.build("objectives", objective.pop("name"), objective)
-    source = _source(pairs, recipe, options)
+    maps = _replayed(pairs, recipe, options)
+    source = _source(pairs, maps, recipe, options)
     step_s = _measure(network, reward, source)
     steps = max(10, min(options.most_steps, int(0.9 * options.budget_s / step_s)))
     tell(_plan(recipe["adapt"]["name"], reason, step_s, steps, network))
+    trained = splits.scans_in(scan for scan, _ in pairs) + splits.maps_in(maps)
+    splits.write(folder, trained, held_out, [start])
     recipe["train"]["steps"] = steps
     section = {key: value for key, value in recipe["train"].items() if key != "start"}
     trainer = Trainer(network, reward, source, options_from(TrainOptions, section, "train"), folder)
@@ -145,18 +155,28 @@ def adapt(
     return folder / checkpoint.DELTA
 
 
-def _source(pairs: Sequence[ScanWithTruth], recipe: dict[str, Any], options: AdaptOptions) -> Source:
+def _replayed(
+    pairs: Sequence[ScanWithTruth], recipe: dict[str, Any], options: AdaptOptions
+) -> list[generation.PackedMap]:
+    """Label maps to draw synthetic scans from; none where none are wanted."""
+    if not options.replay_share:
+        return []
+    table = generation.load_classes(model.protocol_of(recipe))
+    if options.replay is not None:
+        return generation.read_maps(options.replay, table)
+    return _own_maps([scan for scan, _ in pairs], table, options.start)
+
+
+def _source(
+    pairs: Sequence[ScanWithTruth], maps: list[generation.PackedMap], recipe: dict[str, Any], options: AdaptOptions
+) -> Source:
     """The centre's own scans, mixed with synthetic ones against forgetting."""
     protocol, canvas = model.protocol_of(recipe), model.canvas_of(recipe)
     scans = RealScans(read_labelled(pairs, options.labels, protocol), protocol, canvas, GENTLE)
-    if not options.replay_share:
+    if not maps:
         return scans
-    table = generation.load_classes(protocol)
-    if options.replay is not None:
-        maps = generation.read_maps(options.replay, table)
-    else:
-        maps = _own_maps([scan for scan, _ in pairs], table, options.start)
     section = {key: value for key, value in recipe.get("synth", {}).items() if key != "left_out"}
+    table = generation.load_classes(protocol)
     synthetic = Generator(maps, table, canvas, options_from(SynthOptions, section, "synth"))
     return Mixture([scans, synthetic], [1 - options.replay_share, options.replay_share])
 
@@ -216,12 +236,12 @@ def split_people(
     Raises:
         SpansegError: a named person has no scan.
     """
-    people = sorted({subject_of(scan) for scan, _ in pairs})
+    people = sorted({participant_of(scan) for scan, _ in pairs})
     named = {name if name.startswith("sub-") else f"sub-{name}" for name in subjects}
     missing = sorted(named - set(people))
     if missing:
         raise SpansegError(f"no labelled scan of {', '.join(missing)}; there are {', '.join(people)}.")
     held_out = set(people[4::5]) or set(people[1:][-1:])
     chosen = named or set(people) - held_out
-    train = [pair for pair in pairs if subject_of(pair[0]) in chosen]
-    return train, [pair for pair in pairs if subject_of(pair[0]) not in chosen]
+    train = [pair for pair in pairs if participant_of(pair[0]) in chosen]
+    return train, [pair for pair in pairs if participant_of(pair[0]) not in chosen]

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from spanseg import files, segmenter, sidecar
+from spanseg import files, quality, segmenter, sidecar
 from spanseg.claims import drop_abandoned_claim, take_claim
 from spanseg.errors import SpansegError
 from spanseg.flags import with_flags
@@ -79,6 +79,7 @@ class Batch:
         self.facts = facts or {}
         self.predictor: Predictor = segmenter.load_model(options)
         self.settings = sidecar.settings_of(self.predictor.identity, options, outputs)
+        self.quality = quality.load(self.predictor.folder.path, self.predictor.identity["model_sha256"])
 
     def run(self, waiting: Callable[[Job], None] = lambda job: None) -> Iterator[Outcome]:
         """Do the scans; yields each as soon as its fate is known, finished ones first.
@@ -164,7 +165,7 @@ class Batch:
         clock.append(time.perf_counter())
         result = segmenter.segment_scan(scan, self.predictor, self._options_of(job))
         clock.append(time.perf_counter())
-        result = with_flags(scan, result)
+        result = with_flags(scan, quality.with_quality(scan, result, self.quality))
         with _staging(job.folder) as temporary:
             written = write_result(temporary, job.stem, scan, result, self.outputs)
             seconds = {"read": clock[1] - clock[0], "write": time.perf_counter() - clock[2]}

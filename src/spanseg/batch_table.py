@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
+from typing import Any
 
 from spanseg import sidecar
 from spanseg.files import remove_dead_temporaries, write_text
@@ -52,7 +53,14 @@ def _row(out: Path, path: Path) -> dict[str, str] | None:
     except (OSError, KeyError, ValueError, csv.Error):
         return None
     scan = (path.parent / stem).relative_to(out).as_posix()
-    return {"scan": scan, **volumes, "warnings": " ".join(record["warnings"]) or "n/a"}
+    return {"scan": scan, "quality": _quality(record), **volumes, "warnings": " ".join(record["warnings"]) or "n/a"}
+
+
+def _quality(record: dict[str, Any]) -> str:
+    """The quality score that a sidecar records; ``n/a`` where the model has none."""
+    found = record.get("quality")
+    value = found.get("score") if isinstance(found, dict) else None
+    return f"{value:.2f}" if isinstance(value, float | int) else "n/a"
 
 
 def _table(rows: list[dict[str, str]]) -> str:

@@ -16,6 +16,8 @@ from spanseg import checkpoint, model
 from spanseg import recipe as recipes
 from spanseg.errors import SpansegError
 from spanseg.interfaces import Sample, Source
+from spanseg.labelled import RealOptions, chosen_pairs
+from spanseg.participants import participant_of
 
 
 class Cascaded:
@@ -25,8 +27,8 @@ class Cascaded:
         source: where samples come from.
         first: network of the first step.
         inputs: the recipe's list of inputs.
-        out_of_fold: first networks for the people that ``first`` was trained on, by the name of their scan: each has
-            never seen that person, so that training meets predictions as rough as those in use.
+        out_of_fold: first networks for the people that ``first`` was trained on, by person: each has never seen that
+            person, so that training meets predictions as rough as those in use.
     """
 
     def __init__(
@@ -88,12 +90,32 @@ def first_run(recipe: dict[str, Any]) -> Path | None:
 def cascaded(recipe: dict[str, Any], source: Source) -> Source:
     """The source of a recipe, looked at by its first network if it has one.
 
-    ``[cascade] folds`` maps names of scans to the runs that have not seen them.
+    Of the runs in ``[cascade] folds`` each looks at the real people that it was not trained on. What is cached between
+    draws and runs are these networks, not what they find: a scan is deformed anew in each draw, and its tissue with it.
     """
     folder = first_run(recipe)
     if folder is None:
         return source
-    folds = recipe["cascade"].get("folds", {})
-    networks = {run: checkpoint.restore(Path(run))[1] for run in sorted(set(folds.values()))}
-    out_of_fold = {scan: networks[run] for scan, run in folds.items()}
-    return Cascaded(source, checkpoint.restore(folder)[1], model.inputs_of(recipe), out_of_fold)
+    return Cascaded(source, checkpoint.restore(folder)[1], model.inputs_of(recipe), _out_of_fold(recipe))
+
+
+def _out_of_fold(recipe: dict[str, Any]) -> dict[str, nn.Module]:
+    """The networks of the folds, each for the people that it has not seen.
+
+    Raises:
+        SpansegError: the folds are not made yet, or one of the people is in the training of all of them.
+    """
+    folds = recipe["cascade"].get("folds", [])
+    if not folds:
+        return {}
+    if not isinstance(folds, list):
+        raise SpansegError("[cascade] folds are trained by 'spanseg train'; here their runs are needed, as a list.")
+    made = [checkpoint.restore(Path(run)) for run in folds]
+    chosen = {}
+    for scan, _ in chosen_pairs(RealOptions(**recipe["real"])):
+        person = participant_of(scan)
+        unseen = [network for tissue, network in made if person not in tissue["real"]["subjects"]]
+        if not unseen:
+            raise SpansegError(f"[cascade] folds: {person} was trained on in every fold; make the folds again.")
+        chosen[person] = unseen[0]
+    return chosen

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from spanseg.geometry import Slices, bounding_box
+
 FROM_TOP_MM = 75.0
 """Typical distance from the top of the head to the centroid of the brain."""
 HEIGHT_MM = 150.0
@@ -80,6 +82,16 @@ def offset_mm(brain: np.ndarray, voxel_mm: float) -> np.ndarray:
 def _centroid(mask: np.ndarray, axis: int) -> float:
     profile = mask.sum(axis=tuple(other for other in range(3) if other != axis), dtype=np.float64)
     return float((profile * np.arange(len(profile))).sum() / max(profile.sum(), 1))
+
+
+def largest_piece(brain: np.ndarray) -> Slices | None:
+    """Box round the largest connected piece of a predicted brain, boolean (i, j, k); ``None`` if there is none."""
+    from scipy import ndimage
+
+    pieces, found = ndimage.label(brain)
+    if not found:
+        return None
+    return bounding_box(pieces == 1 + np.bincount(pieces.ravel())[1:].argmax())
 
 
 def touches_border(brain: np.ndarray, covered: np.ndarray) -> bool:

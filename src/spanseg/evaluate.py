@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,12 +25,14 @@ from spanseg.evaluation import (
 )
 from spanseg.files import write_text
 from spanseg.images import read_labels
+from spanseg.inputs import stem_of
 from spanseg.labels import Crosswalk, Protocol, load_protocol
 from spanseg.metrics import Scores, score_classes
 from spanseg.outputs import tsv
 from spanseg.pairing import Pair, pair_images
 from spanseg.schemes import find_scheme
 from spanseg.segmenter import LESION_ID
+from spanseg.sidecar import read_if_any
 from spanseg.volume import Volume, canonical
 
 GRID_SLACK_MM = 0.05
@@ -82,12 +84,14 @@ class Evaluation:
         cases: scores of every scan.
         summary: one row a group and structure.
         notes: what the reader must know, one sentence each: images without a partner, headers that were repaired.
+        title: which models made the predictions, as far as sidecars beside them say.
     """
 
     options: EvaluateOptions
     cases: tuple[CaseScores, ...]
     summary: tuple[RowSummary, ...]
     notes: tuple[str, ...]
+    title: str = "Evaluation"
 
 
 def evaluate(
@@ -118,7 +122,8 @@ def evaluate(
         if watch is not None:
             watch(pair, len(pairs))
         cases.append(_score_pair(pair, protocol, chosen, notes))
-    return Evaluation(chosen, tuple(cases), tuple(summarise(cases, protocol, chosen.seed)), tuple(notes))
+    summary = tuple(summarise(cases, protocol, chosen.seed))
+    return Evaluation(chosen, tuple(cases), summary, tuple(notes), _title(pair.prediction for pair in pairs))
 
 
 def score_volumes(
@@ -174,6 +179,7 @@ def write_evaluation(evaluation: Evaluation, out: Path) -> list[Path]:
 def evaluation_json(evaluation: Evaluation) -> dict[str, Any]:
     """An evaluation as JSON values: settings, definitions, summary, and every structure of every case."""
     return {
+        "title": evaluation.title,
         "spanseg": __version__,
         "protocol": evaluation.options.protocol,
         "tolerance_mm": evaluation.options.tolerance_mm,
@@ -183,6 +189,13 @@ def evaluation_json(evaluation: Evaluation) -> dict[str, Any]:
         "summary": summary_json(evaluation.summary),
         "cases": cases_json(evaluation.cases, load_protocol(evaluation.options.protocol)),
     }
+
+
+def _title(predictions: Iterable[Path]) -> str:
+    """Name the models that made the predictions, from the sidecars beside them."""
+    records = [read_if_any(path.with_name(f"{stem_of(path)}.json")) for path in predictions]
+    models = sorted({str(record.get("model_title", record["model"])) for record in records if record})
+    return f"Evaluation of {', '.join(models)}" if models else "Evaluation"
 
 
 def _score_pair(pair: Pair, protocol: Protocol, options: EvaluateOptions, notes: list[str]) -> CaseScores:

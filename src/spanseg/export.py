@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from spanseg import checkpoint, files, model
+from spanseg import checkpoint, files, model, splits
 from spanseg import recipe as recipes
 from spanseg.cascade import first_run
 from spanseg.centring import first_guess
@@ -26,7 +26,7 @@ from spanseg.images import read_scan
 from spanseg.intensity import normalise
 from spanseg.labels import Protocol
 from spanseg.runtime import Engine, ModelFolder, Words, open_model
-from spanseg.sentences import load_table
+from spanseg.sentences import load_table, with_reader
 from spanseg.telling import TABLE
 from spanseg.told import TAKES
 from spanseg.volume import canonical
@@ -92,6 +92,7 @@ def export(
         table["runtime"] |= {"peak_mib": round(measured["peak_mib"]), "bf16_agrees": measured.pop("bf16_agrees", 0) > 0}
         table["agreement"] = {key: round(value, 5) for key, value in measured.items() if key != "peak_mib"}
         table["model"]["sha256"] = checkpoint.sha256(draft / "model.onnx")
+        table["data"] = {"seen": sorted(splits.seen_by(run))}
         if adapter is None:
             checkpoint.save_tensors(draft / "weights.safetensors", weights)
             table["model"]["weights_sha256"] = checkpoint.sha256(draft / "weights.safetensors")
@@ -130,6 +131,7 @@ def _with_first(
     else:
         export(run, draft / FIRST, dataclasses.replace(description, name=f"{description.name}-{FIRST}"), canvases)
     first = open_model(str(draft / FIRST))
+    table["model"]["title"] = with_reader(table["model"]["title"], first.title)
     engine = Engine(first, "f32", 1)
     words = load_table(first.path / TABLE).embed(Facts()) if first.told else None
     return [stacked(canvas, engine(canvas, words), model.inputs_of(recipe)) for canvas in canvases]
@@ -168,6 +170,7 @@ def _table(recipe: dict[str, Any], description: Description, network: nn.Module)
     return {
         "model": dataclasses.asdict(description)
         | {
+            "title": recipes.title_of(recipe, description.name),
             "protocol": protocol.name,
             "backbone": recipe["backbone"]["name"],
             "parameters": sum(p.numel() for p in network.parameters()),

@@ -10,13 +10,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
-import numpy as np
-
 from spanseg.asymmetry import lateral_pairs, volume_mm3
-from spanseg.labels import load_protocol
+from spanseg.measures import appearance, brain_ml, cut_edges_mm2
 from spanseg.plain_names import plain_name, row_name
 from spanseg.result import Segmentation, StructureVolume
-from spanseg.volume import canonical
 
 if TYPE_CHECKING:
     from spanseg.images import Scan
@@ -105,12 +102,12 @@ def quality_flags(scan: Scan, result: Segmentation) -> list[str]:
         result: its segmentation, on the same grid.
     """
     flags = list(dict.fromkeys([*scan.warnings, *result.warnings]))
-    brain_ml = _brain_ml(result)
-    if brain_ml == 0:
+    volume_ml = brain_ml(result)
+    if volume_ml == 0:
         return list(dict.fromkeys([*flags, *_no_brain(result)]))
-    flags += _brain_size(brain_ml)
+    flags += _brain_size(volume_ml)
     flags += _field_of_view(result)
-    flags += _doubts(result, brain_ml)
+    flags += _doubts(result, volume_ml)
     flags += _asymmetry(result)
     flags += _slices(scan)
     flags += _contrast(scan, result)
@@ -118,38 +115,27 @@ def quality_flags(scan: Scan, result: Segmentation) -> list[str]:
     return flags
 
 
-def _brain_size(brain_ml: float) -> list[str]:
+def _brain_size(volume_ml: float) -> list[str]:
     low, high = BRAIN_ML
-    if low <= brain_ml <= high:
+    if low <= volume_ml <= high:
         return []
-    unless = "unless this is an infant, " if brain_ml < low else ""
+    unless = "unless this is an infant, " if volume_ml < low else ""
     return [
-        f"The brain measures {brain_ml:.0f} ml, where adults have about 900 to 1700 and newborns about 350: "
+        f"The brain measures {volume_ml:.0f} ml, where adults have about 900 to 1700 and newborns about 350: "
         f"{unless}this may not be a human brain, or the voxel size in the header is wrong."
     ]
 
 
 def _field_of_view(result: Segmentation) -> list[str]:
-    """Name the edges of the scan that cut through the brain; the brain stem always leaves at the bottom."""
-    tissue, _ = canonical(result.tissue)
-    labels, _ = canonical(result.labels)
-    stem = next((row.id for row in result.volumes if plain_name(row.name) == "Brain stem"), -1)
-    names = (("left", "right"), ("back", "front"), ("bottom", "top"))
-    cut = []
-    for axis, ends in enumerate(names):
-        voxel_mm2 = tissue.voxel_volume_mm3 / tissue.voxel_size_mm[axis]
-        for name, index in zip(ends, (0, -1), strict=True):
-            face = (slice(None),) * axis + (index,)
-            edge = (tissue.data[face] > 1) & (labels.data[face] != stem)
-            if np.count_nonzero(edge) * voxel_mm2 > CUT_MM2:
-                cut.append(name)
+    """Name the edges of the scan that cut through the brain."""
+    cut = [name for name, mm2 in cut_edges_mm2(result).items() if mm2 > CUT_MM2]
     return [f"The scan cuts off part of the brain ({', '.join(cut)}): volumes are too small there."] if cut else []
 
 
-def _doubts(result: Segmentation, brain_ml: float) -> list[str]:
+def _doubts(result: Segmentation, volume_ml: float) -> list[str]:
     """Name the structures that are missing, unsure, or of an unlikely size."""
     missing, unsure = _missing(result), _unsure(result)
-    small, large = _out_of_proportion(result, brain_ml)
+    small, large = _out_of_proportion(result, volume_ml)
     return [
         *_named("Not found in this scan", missing),
         *_named("The network is unsure (volumes from probabilities and from labels disagree)", unsure),
@@ -160,22 +146,21 @@ def _doubts(result: Segmentation, brain_ml: float) -> list[str]:
 
 def _no_brain(result: Segmentation) -> list[str]:
     """Warn if this may be no brain: too many structures are missing, unsure, or of an unlikely size."""
-    brain_ml = _brain_ml(result)
-    if brain_ml == 0:
+    if brain_ml(result) == 0:
         return ["No brain was found in this scan."]
-    small, large = _out_of_proportion(result, brain_ml)
-    doubtful = {row.id for row in (*_missing(result), *_unsure(result), *small, *large)}
-    if len(doubtful) <= MOST_DOUBTFUL:
+    count = doubtful_structures(result)
+    if count <= MOST_DOUBTFUL:
         return []
     return [
-        f"{len(doubtful)} of {len(_structures(result))} structures are missing, uncertain or of an unlikely size: this "
+        f"{count} of {len(_structures(result))} structures are missing, uncertain or of an unlikely size: this "
         "may not be a scan of a whole human brain, or its header may be wrong."
     ]
 
 
-def _brain_ml(result: Segmentation) -> float:
-    """Grey and white matter."""
-    return int(np.count_nonzero(result.tissue.data > 1)) * result.tissue.voxel_volume_mm3 / 1000
+def doubtful_structures(result: Segmentation) -> int:
+    """Count the structures that are missing, unsure, or of an unlikely size, in a result that holds a brain."""
+    small, large = _out_of_proportion(result, brain_ml(result))
+    return len({row.id for row in (*_missing(result), *_unsure(result), *small, *large)})
 
 
 def _missing(result: Segmentation) -> list[StructureVolume]:
@@ -194,14 +179,14 @@ def _unsure(result: Segmentation) -> list[StructureVolume]:
     ]
 
 
-def _out_of_proportion(result: Segmentation, brain_ml: float) -> tuple[list[StructureVolume], list[StructureVolume]]:
+def _out_of_proportion(result: Segmentation, volume_ml: float) -> tuple[list[StructureVolume], list[StructureVolume]]:
     """Structures that are too small and too large for the brain, so that small and large heads have the same limits."""
     small, large = [], []
     for row in _structures(result):
         limit, mm3 = LIMITS.get(plain_name(row.name)), volume_mm3(row)
         if limit is None or not mm3:
             continue
-        percent = mm3 / (10 * brain_ml)
+        percent = mm3 / (10 * volume_ml)
         if percent < limit.least_percent:
             small.append(row)
         elif percent > limit.most_percent:
@@ -242,33 +227,16 @@ def _slices(scan: Scan) -> list[str]:
 
 
 def _contrast(scan: Scan, result: Segmentation) -> list[str]:
-    """Look at the scan where cerebral white matter and cortex were found; says nothing if there is little of them."""
-    groups = load_protocol(result.protocol).groups
-    # Every second voxel is plenty, but for noise, which is taken between neighbours along the finest axis.
-    axis = int(np.argmin(scan.volume.voxel_size_mm))
-    image = np.moveaxis(scan.volume.data, axis, 0)[:, ::2, ::2]
-    labels = np.moveaxis(result.labels.data, axis, 0)[:, ::2, ::2]
-    is_white = np.isin(labels, groups.get("cerebral_white_matter", []))
-    white, grey = image[is_white], image[np.isin(labels, groups.get("cerebral_cortex", []))]
-    steps = (image[1:] - image[:-1])[is_white[1:] & is_white[:-1]]
-    if min(white.size, grey.size, steps.size) < 1000:
+    looks = appearance(scan, result)
+    if looks is None:
         return []
     flags = []
-    difference = float(np.median(white) - np.median(grey))
-    spread = float(np.hypot(_spread(white), _spread(grey))) / np.sqrt(2)
-    if abs(difference) < CONTRAST_SD * spread:
+    if abs(looks.contrast) < CONTRAST_SD:
         flags.append("Grey and white matter look alike in this scan (low contrast, or uneven brightness).")
-    elif difference < 0:
+    elif looks.contrast < 0:
         flags.append(
             "Grey matter is brighter than white: this is no adult T1-weighted scan, for which the model is tuned."
         )
-    signal = float(np.median(white) - np.percentile(image[::4], 1))
-    noise = _spread(steps) / np.sqrt(2)
-    if abs(signal) < SIGNAL_TO_NOISE * noise:
-        flags.append(f"The scan is very noisy (signal to noise {abs(signal) / noise:.1f} in white matter).")
+    if looks.signal_to_noise < SIGNAL_TO_NOISE:
+        flags.append(f"The scan is very noisy (signal to noise {looks.signal_to_noise:.1f} in white matter).")
     return flags
-
-
-def _spread(values: np.ndarray) -> float:
-    """Standard deviation as told by the median, which the borders between tissues do not reach."""
-    return 1.4826 * float(np.median(np.abs(values - np.median(values))))

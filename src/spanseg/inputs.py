@@ -18,7 +18,7 @@ NOT_SCANS = frozenset(
     | {"aseg", "aparc", "wmparc", "ribbon", "lesion", "roi"}
 )
 """Words in a file name that say: this is a label map or a mask, not a scan."""
-RESULTS = ("_dseg", "_tissue_dseg", "_desc-brain_mask", "_desc-brain", "_probseg")
+RESULTS = ("_dseg", "_tissue_dseg", "_desc-brain_mask", "_desc-brain", "_probseg", "_desc-facts_std")
 """What follows the stem in the names of the images that spanseg writes."""
 _LONGEST_NAME = 255
 """Bytes that file systems take for a name."""

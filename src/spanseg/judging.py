@@ -9,11 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
+from spanseg import splits
 from spanseg.evaluate import score_volumes
 from spanseg.evaluation import CaseScores, rows_of, score_row
 from spanseg.images import read_labels, read_scan
 from spanseg.labels import Protocol
-from spanseg.pairing import case_key
+from spanseg.participants import participant_of
 from spanseg.schemes import find_scheme
 from spanseg.segmenter import Predictor, SegmentOptions, load_model, segment_scan
 from spanseg.stats import MeanInterval, mean_interval
@@ -55,8 +56,12 @@ def judge(
 
     Returns:
         Scores of each scan, and the model's protocol.
+
+    Raises:
+        SpansegError: the model's folder records that it was trained on one of the scans.
     """
     predictor = load_model(options)
+    splits.require_unseen(predictor.folder.path, splits.scans_in(scan for scan, _ in pairs))
     cases = []
     for scan, truth in pairs:
         if watch is not None:
@@ -71,13 +76,7 @@ def _judge_one(
     found = segment_scan(read_scan(scan), predictor, options).labels
     crosswalk = find_scheme(labels, predictor.protocol, truth)
     scores = score_volumes(found, read_labels(truth).volume, predictor.protocol, crosswalk, tolerance_mm, scan.name)
-    return CaseScores(scan.name, subject_of(scan), scan.name, truth.name, crosswalk.name, scores)
-
-
-def subject_of(scan: Path) -> str:
-    """Whose scan a file is, by its name."""
-    key = case_key(scan)
-    return f"sub-{key['sub']}" if "sub" in key else scan.name
+    return CaseScores(scan.name, participant_of(scan), scan.name, truth.name, crosswalk.name, scores)
 
 
 def changes(before: Sequence[CaseScores], after: Sequence[CaseScores], protocol: Protocol) -> list[Change]:

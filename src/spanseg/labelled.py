@@ -12,7 +12,7 @@ from spanseg.images import read_labels, read_scan
 from spanseg.inputs import find_jobs
 from spanseg.labels import Protocol
 from spanseg.pairing import case_key, label_images
-from spanseg.participants import find_table, read_participants
+from spanseg.participants import find_table, participant_of, read_participants
 from spanseg.sampling import LabelledScan
 from spanseg.schemes import find_scheme
 from spanseg.volume import canonical
@@ -45,21 +45,29 @@ def labelled_scans(real: RealOptions, protocol: Protocol) -> list[LabelledScan]:
     Raises:
         SpansegError: no pair, a pair on two grids, ids that the scheme does not map, or a person without a scan.
     """
+    pairs = chosen_pairs(real)
+    table = find_table(Path(real.data))
+    people = read_participants(table) if table else {}
+    scans = read_labelled(pairs, real.labels or None, protocol)
+    return [replace(scan, facts=people.get(scan.name, Facts())) for scan in scans]
+
+
+def chosen_pairs(real: RealOptions) -> list[tuple[Path, Path]]:
+    """The scans that are trained on, with their label images.
+
+    Raises:
+        SpansegError: no folder is named, no pair is in it, or a person that is named has none.
+    """
     if not real.data:
         raise SpansegError("the recipe trains on real scans; say which: --set real.data=BIDS --set real.labels=SCHEME.")
     pairs = pair_scans(Path(real.data), Path(real.truth or f"{real.data}/derivatives"))
-    if real.subjects:
-        named = {name.removeprefix("sub-") for name in real.subjects}
-        missing = named - {case_key(scan).get("sub", "") for scan, _ in pairs}
-        if missing:
-            raise SpansegError(f"{real.data}: no labelled scan of {', '.join(sorted(missing))}.")
-        pairs = [pair for pair in pairs if case_key(pair[0]).get("sub", "") in named]
-    table = find_table(Path(real.data))
-    people = read_participants(table) if table else {}
-    return [
-        replace(scan, facts=people.get(f"sub-{case_key(path).get('sub', '')}", Facts()))
-        for scan, (path, _) in zip(read_labelled(pairs, real.labels or None, protocol), pairs, strict=True)
-    ]
+    if not real.subjects:
+        return pairs
+    named = {name if name.startswith("sub-") else f"sub-{name}" for name in real.subjects}
+    missing = named - {participant_of(scan) for scan, _ in pairs}
+    if missing:
+        raise SpansegError(f"{real.data}: no labelled scan of {', '.join(sorted(missing))}.")
+    return [pair for pair in pairs if participant_of(pair[0]) in named]
 
 
 def read_labelled(pairs: Sequence[tuple[Path, Path]], labels: str | None, protocol: Protocol) -> list[LabelledScan]:
@@ -81,7 +89,8 @@ def read_labelled(pairs: Sequence[tuple[Path, Path]], labels: str | None, protoc
         scheme = find_scheme(labels, protocol, truth)
         turned, orientation = canonical(image)
         classes = orientation.to_canonical(scheme.apply(found.data, str(truth)))
-        loaded.append(LabelledScan(scan.name, turned.data, classes, turned.voxel_size_mm, scheme.unlabelled))
+        name = participant_of(scan)
+        loaded.append(LabelledScan(name, turned.data, classes, turned.voxel_size_mm, scheme.unlabelled))
     return loaded
 
 

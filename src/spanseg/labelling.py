@@ -24,11 +24,14 @@ class Labelled:
         classes: uint8 class indices, shape (i, j, k).
         volumes_mm3: from probabilities, shape (class,); background is 0.
         probabilities: uint8, shape (i, j, k, class), or ``None`` if not asked for.
+        confidence: mean probability, 0 to 1, of each class over the voxels that got it; shape (class,), background and
+            classes that were not found are 0.
     """
 
     classes: np.ndarray
     volumes_mm3: np.ndarray
     probabilities: np.ndarray | None
+    confidence: np.ndarray
 
 
 def to_scan(probabilities: np.ndarray, placement: Placement, keep: bool) -> Labelled:
@@ -63,7 +66,23 @@ def to_scan(probabilities: np.ndarray, placement: Placement, keep: bool) -> Labe
     classes[best < 255 - total] = 0
     if kept is not None:
         kept[..., 0] = np.clip(255 - np.rint(total), 0, 255)
-    return Labelled(classes, volumes, kept)
+    return Labelled(classes, volumes, kept, _confidence(classes, best, len(probabilities)))
+
+
+def _confidence(classes: np.ndarray, best: np.ndarray, count: int) -> np.ndarray:
+    """Mean of the winning probability (0 to 255) over the voxels of each class but the background, as 0 to 1."""
+    inside = np.flatnonzero(classes)
+    found = classes.ravel()[inside]
+    sums = np.bincount(found, weights=best.ravel()[inside], minlength=count)
+    return np.asarray(sums / np.maximum(np.bincount(found, minlength=count), 1) / 255)
+
+
+def map_to_scan(values: np.ndarray, placement: Placement) -> np.ndarray:
+    """Resample a canvas of values, (i, j, k), to the scan's grid in canonical order, float32; 0 outside the canvas."""
+    result = np.zeros(placement.scan_shape, dtype=np.float32)
+    inside, where = placement.from_canvas(values, (slice(None), slice(None), slice(None)))
+    result[where] = inside
+    return result
 
 
 def remove_islands(classes: np.ndarray, count: int, voxel_mm3: float) -> int:

@@ -58,11 +58,15 @@ def canvas_of(recipe: dict[str, Any]) -> Canvas:
     """The canvas that a recipe states.
 
     Raises:
-        SpansegError: the section is missing or incomplete.
+        SpansegError: the section is missing or incomplete, or ``windows`` is neither true nor false.
     """
     section = recipe.get("canvas", {})
     if len(section.get("shape", ())) != 3 or not section.get("voxel_mm", 0) > 0:
         raise SpansegError("the recipe's [canvas] needs shape = [i, j, k] in voxels and voxel_mm > 0.")
+    if not isinstance(section.get("windows", False), bool):
+        raise SpansegError(
+            "the recipe's [canvas] takes windows = true, for a canvas several of which cover a brain, or false."
+        )
     i, j, k = section["shape"]
     return Canvas((i, j, k), float(section["voxel_mm"]))
 

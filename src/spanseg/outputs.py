@@ -22,7 +22,7 @@ BIDS_TISSUES = {"GM": 1, "WM": 2, "CSF": 3}
 """Labels of the table that BIDS gives for ``mapping``."""
 BIDS_LESION = 7
 LESION_COLOUR = (255, 165, 0)
-VOLUME_COLUMNS = ("id", "name", "mm3", "mm3_labels", "note")
+VOLUME_COLUMNS = ("id", "name", "mm3", "mm3_labels", "low90_mm3", "high90_mm3", "note")
 
 
 def write_result(folder: Path, stem: str, scan: Scan, result: Segmentation, options: OutputOptions) -> list[str]:
@@ -55,6 +55,8 @@ def _write_images(folder: Path, stem: str, scan: Scan, result: Segmentation, opt
     write_labels(folder / f"{stem}_desc-brain_mask.nii.gz", result.mask.data, scan)
     if result.probabilities is not None:
         write_image(folder / f"{stem}_probseg.nii.gz", result.probabilities.data, scan, slope=1 / 255)
+    if result.facts_std is not None:
+        write_image(folder / f"{stem}_desc-facts_std.nii.gz", result.facts_std.data, scan)
     if options.brain:
         brain = np.where(result.mask.data > 0, scan.volume.data, 0).astype(np.float32)
         write_image(folder / f"{stem}_desc-brain.nii.gz", brain, scan)
@@ -76,13 +78,14 @@ def _write_report(folder: Path, stem: str, scan: Scan, result: Segmentation) -> 
 
 
 def volumes_table(result: Segmentation, protocol: Protocol) -> str:
-    """Volumes as TSV: one row a structure, mm³ from probabilities and from labels, ``n/a`` where there is none."""
+    """Volumes as TSV: one row a structure, mm³ from probabilities and from labels, the 90 % interval; ``n/a``: none."""
     sided = {structure.id for structure in protocol.structures if structure.mirror != structure.id}
     doubtful = sided if any(UNCERTAIN_SIDES in warning for warning in result.warnings) else set()
     rows = []
     for volume in result.volumes:
         note = volume.note or (UNCERTAIN_SIDES if volume.id in doubtful else "n/a")
-        rows.append((volume.id or "n/a", volume.name, _mm3(volume.mm3), _mm3(volume.mm3_labels), note))
+        sizes = (volume.mm3, volume.mm3_labels, volume.low_mm3, volume.high_mm3)
+        rows.append((volume.id or "n/a", volume.name, *map(_mm3, sizes), note))
     return tsv([VOLUME_COLUMNS, *rows])
 
 

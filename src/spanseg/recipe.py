@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from spanseg.errors import SpansegError
+from spanseg.sentences import load_table, with_reader
 
 SECTIONS = (
     "recipe",
@@ -74,6 +75,17 @@ def _apply(recipe: dict[str, Any], override: str) -> None:
     except tomllib.TOMLDecodeError:
         parsed = value
     recipe.setdefault(section, {})[key] = parsed
+
+
+def title_of(recipe: dict[str, Any], otherwise: str) -> str:
+    """A recipe's title, with who reads the sentences that its network is told.
+
+    Args:
+        recipe: any.
+        otherwise: title of a recipe that has none.
+    """
+    title, tokens = str(recipe.get("recipe", {}).get("title", otherwise)), recipe.get("tokens", {})
+    return with_reader(title, load_table(tokens.get("table")).encoder if tokens.get("name") == "knowledge" else "")
 
 
 def dumps(recipe: dict[str, Any]) -> str:

@@ -13,7 +13,8 @@ from spanseg.asymmetry import Pair, lateral_pairs
 from spanseg.flags import LIMITS, quality_flags
 from spanseg.plain_names import plain_name, row_name
 from spanseg.report_pictures import MARGIN_MM, MASK_COLOUR, Slice, brain_slices, contour_colours
-from spanseg.result import Segmentation
+from spanseg.result import Segmentation, StructureVolume
+from spanseg.sentences import with_reader
 
 if TYPE_CHECKING:
     from spanseg.images import Scan
@@ -27,6 +28,10 @@ _HEADINGS = {
 _ENDS = {"axial": ("L", "R"), "coronal": ("L", "R"), "sagittal": ("P", "A")}
 _AXES = {"axial": "z", "coronal": "y", "sagittal": "x"}
 _CHART_PERCENT = 50.0
+_INTERVALS = (
+    " In brackets the interval for the true volume that held for nine in ten synthetic people: it knows the errors of "
+    "the network, and not that others may draw the borders of a structure by other rules."
+)
 
 
 def render_report(scan: Scan, result: Segmentation) -> str:
@@ -44,10 +49,12 @@ def render_report(scan: Scan, result: Segmentation) -> str:
     slices = brain_slices(scan, result)
     pairs = lateral_pairs(result)
     name = result.details.get("name")
+    title = f"Brain segmentation: {name}" if name else "Brain segmentation"
     page = string.Template((resources.files("spanseg") / "report.html").read_text(encoding="utf-8"))
     return page.substitute(
-        title=escape(f"Brain segmentation: {name}" if name else "Brain segmentation"),
+        title=escape(with_reader(title, result.details.get("model_title", ""))),
         scan=_scan_line(scan),
+        quality=_quality_line(result),
         mood="look" if flags else "good",
         verdict=_verdict(flags, found=bool(slices)),
         flags=_list(flags) if flags else "",
@@ -64,6 +71,15 @@ def _scan_line(scan: Scan) -> str:
     shape = " × ".join(str(n) for n in scan.volume.shape)
     sizes = " × ".join(f"{size:.2f}".rstrip("0").rstrip(".") for size in scan.volume.voxel_size_mm)
     return f"Scan of {shape} voxels of {sizes} mm"
+
+
+def _quality_line(result: Segmentation) -> str:
+    """The score, and why it is low if it is."""
+    found = result.details.get("quality")
+    if not found:
+        return "Quality n/a: these weights come without a table of the quality score."
+    why = f": {'; '.join(found['reasons'])}." if found["reasons"] else " (0 is unusable, 1 is good)"
+    return escape(f"Quality {found['score']:.2f}{why}")
 
 
 def _verdict(flags: list[str], *, found: bool) -> str:
@@ -148,6 +164,13 @@ def _mm3(value: float | None) -> str:
     return "n/a" if value is None else f"{value:,.0f}".replace(",", "\u202f")
 
 
+def _with_interval(row: StructureVolume) -> str:
+    """A volume and, in brackets, its 90 % interval, if the model has one."""
+    if row.low_mm3 is None or row.high_mm3 is None:
+        return _mm3(row.mm3)
+    return f'{_mm3(row.mm3)} <span class="quiet">[{_mm3(row.low_mm3)}, {_mm3(row.high_mm3)}]</span>'
+
+
 def _percent(value: float | None) -> str:
     return "n/a" if value is None else f"{round(value, 1) + 0.0:+.1f}".replace("-", "−").replace("+0.0", "0.0")
 
@@ -163,8 +186,8 @@ def _pair_table(pairs: list[Pair]) -> str:
     rows = (
         (
             escape(pair.name),
-            _mm3(pair.left.mm3),
-            _mm3(pair.right.mm3),
+            _with_interval(pair.left),
+            _with_interval(pair.right),
             _percent(pair.asymmetry_percent),
             _mm3(pair.left.mm3_labels),
             _mm3(pair.right.mm3_labels),
@@ -175,13 +198,15 @@ def _pair_table(pairs: list[Pair]) -> str:
         "Volumes in mm³ from class probabilities, which count voxels in part, and from the labels. Asymmetry is the "
         "left minus the right in percent of the mean of both."
     )
+    if any(side.low_mm3 is not None for pair in pairs for side in (pair.left, pair.right)):
+        caption += _INTERVALS
     return _table(caption, ("Structure", "Left", "Right", "Asymmetry %", "Left, labels", "Right, labels"), rows)
 
 
 def _total_table(result: Segmentation, pairs: list[Pair]) -> str:
     paired = {side.id for pair in pairs for side in (pair.left, pair.right)}
     rows = [row for row in result.volumes if row.id == 0 or row.id not in paired]
-    cells = [(escape(row_name(row)), _mm3(row.mm3), _mm3(row.mm3_labels), escape(row.note)) for row in rows]
+    cells = [(escape(row_name(row)), _with_interval(row), _mm3(row.mm3_labels), escape(row.note)) for row in rows]
     heads = ("Structure", "Volume", "From labels", "Note" if any(row.note for row in rows) else "")
     return _table("Midline structures, tissues and totals, in mm³", heads, cells)
 
@@ -236,7 +261,7 @@ def _details(scan: Scan, result: Segmentation) -> str:
     cells = (
         (escape(_plain_key(key)), escape(_plain_value(rows[key])))
         for key in rows
-        if key not in ("name", "quality_flags")
+        if key not in ("name", "quality_flags", "quality", "confidence")
     )
     body = "".join(f'<tr><th scope="row">{key}</th><td class="words">{value}</td></tr>' for key, value in cells)
     return f"<table><tbody>{body}</tbody></table>"

@@ -18,6 +18,8 @@ class StructureVolume:
         mm3: from class probabilities (partial volume counted), in mm³; ``None`` where it is not defined.
         mm3_labels: number of labelled voxels times the voxel's volume, in mm³; ``None`` where it is not defined.
         note: why a volume is missing; empty otherwise.
+        low_mm3: lower end of the 90 % interval round ``mm3``; ``None`` where the model has none.
+        high_mm3: its upper end.
     """
 
     id: int
@@ -25,6 +27,8 @@ class StructureVolume:
     mm3: float | None
     mm3_labels: float | None
     note: str = ""
+    low_mm3: float | None = None
+    high_mm3: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +45,8 @@ class Segmentation:
         notes: what was repaired or guessed, one sentence each.
         warnings: what the user must know before trusting the result, one sentence each.
         details: what the sidecar records beside this (model, precision, timings …); JSON values only.
+        facts_std: standard deviation of the probabilities over the ages that were averaged, float32; ``None`` if there
+            was one answer or probabilities were not asked for.
     """
 
     labels: Volume
@@ -52,3 +58,4 @@ class Segmentation:
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     details: dict[str, Any] = field(default_factory=dict)
+    facts_std: Volume | None = None

@@ -1,18 +1,21 @@
 """From a recipe and a folder of label maps to a finished training run."""
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
-from spanseg import checkpoint, model, parts
+from spanseg import checkpoint, folds, model, parts, splits
 from spanseg import recipe as recipes
 from spanseg.board import Board
+from spanseg.cascade import first_run
 from spanseg.generation import PackedMap
 from spanseg.interfaces import Source
 from spanseg.rebalance import BIAS, rebalanced
-from spanseg.sources import options_from, sources
+from spanseg.sources import options_from, sources, split
 from spanseg.train import Trainer, TrainOptions, validation_score
 
 
@@ -25,7 +28,8 @@ def train(
 ) -> Path:
     """Train a recipe to its end and return its weights; a stage that it starts from is trained first.
 
-    A run that was stopped goes on; one that is finished is left as it is.
+    So are the tissue networks of a cascade's folds, in ``folds`` below its folder (:mod:`spanseg.folds`). A run that
+    was stopped goes on; one that is finished is left as it is. ``split.json`` tells who trains and who validates.
 
     Args:
         recipe: what to train and how.
@@ -40,6 +44,8 @@ def train(
     if start in recipes.shipped() and not checkpoint.is_model(start):
         before = train(recipes.load(start), maps, folder.parent / start, report, device)
         recipe = recipe | {"train": recipe["train"] | {"start": str(before)}}
+    recipe = _with_tissue(recipe, maps, folder, report, device)
+    splits.write(folder, *split(recipe, maps), _before(recipe))
     trainer, look = prepare(recipe, maps, folder, device)
     with Board(folder) as board:
 
@@ -51,35 +57,86 @@ def train(
     return finish(trainer, recipe, sources(recipe, maps, device)[1])
 
 
+def _with_tissue(
+    recipe: dict[str, Any],
+    maps: list[PackedMap],
+    folder: Path,
+    report: Callable[[str, dict[str, float]], None],
+    device: str,
+) -> dict[str, Any]:
+    """Train the tissue networks that a cascade's folds need, and put their runs into its recipe."""
+    made = {}
+    for name, tissue in folds.tissue_recipes(recipe).items():
+        titled = functools.partial(_report_as, f"{folder.name}, tissue of fold {name}", report)
+        made[name] = train(tissue, maps, folder / folds.FOLDER / name, titled, device).parent
+    return folds.using(recipe, made)
+
+
+def _report_as(title: str, report: Callable[[str, dict[str, float]], None], _: str, row: dict[str, float]) -> None:
+    """Report a step under another title than the name of its folder, which for a fold is a number."""
+    report(title, row)
+
+
+def _before(recipe: dict[str, Any]) -> list[Path]:
+    """Folders of the models that a recipe starts from and looks through."""
+    start, first = recipe.get("train", {}).get("start", ""), first_run(recipe)
+    begun = [checkpoint.weights_of(start).parent] if start else []
+    return begun if first is None else [*begun, first]
+
+
 def prepare(
     recipe: dict[str, Any], maps: list[PackedMap], folder: Path, device: str = "cpu"
 ) -> tuple[Trainer, Callable[[Trainer], float] | None]:
     """Build the trainer of a recipe and its look at the left-out maps (``None`` without left-out maps)."""
-    section = dict(recipe.get("train", {}))
-    start, minimum = section.pop("start", ""), float(section.pop("start_minimum", 1.0))
+    return prepare_on(recipe, *sources(recipe, maps, device), folder, device)
+
+
+def prepare_on(
+    recipe: dict[str, Any], source: Source, looked_at: Source | None, folder: Path, device: str = "cpu"
+) -> tuple[Trainer, Callable[[Trainer], float] | None]:
+    """Build the trainer of a recipe that draws from a source, and its look at another one.
+
+    Args:
+        recipe: what to train and how.
+        source: where training samples come from.
+        looked_at: where the samples of the learning curve come from; ``None`` for no curve.
+        folder: of the run.
+        device: where the work is done.
+    """
+    section = {key: value for key, value in recipe.get("train", {}).items() if key not in ("start", "start_minimum")}
     options = options_from(TrainOptions, section, "train")
-    torch.manual_seed(options.seed)
-    network = model.backbone(recipe)
-    if start:
-        checkpoint.load_backbone(network, checkpoint.weights_of(start), minimum)
-    network = model.equip(network, recipe).to(device)
     objective = dict(recipe["objective"])
     reward = parts.build("objectives", objective.pop("name"), objective)
-    source, looked_at = sources(recipe, maps, device)
-    trainer = Trainer(network, reward, source, options, folder)
+    trainer = Trainer(network_of(recipe).to(device), reward, source, options, folder)
     if looked_at is None:
         return trainer, None
     classes = len(model.protocol_of(recipe))
     return trainer, validation_score(looked_at, classes, options.validate_draws)
 
 
+def network_of(recipe: dict[str, Any]) -> nn.Module:
+    """The network of a recipe as its training begins: the weights that it starts from, else those of its seed."""
+    section = recipe.get("train", {})
+    torch.manual_seed(int(section.get("seed", TrainOptions.seed)))
+    network = model.backbone(recipe)
+    if section.get("start"):
+        minimum = float(section.get("start_minimum", 1.0))
+        checkpoint.load_backbone(network, checkpoint.weights_of(section["start"]), minimum)
+    return model.equip(network, recipe)
+
+
 def finish(trainer: Trainer, recipe: dict[str, Any], looked_at: Source | None = None) -> Path:
     """Write the run's checkpoint: the averaged weights that did best on the left-out maps, else the last ones.
+
+    ``[train] keep_start`` mixes the weights that the run started from into them.
 
     With ``looked_at`` and a last bias, the class weights of the loss are taken out of it (:mod:`spanseg.rebalance`).
     """
     best = trainer.folder / "best.safetensors"
     weights = checkpoint.load_tensors(best) if best.is_file() else trainer.ema
+    if trainer.options.keep_start:
+        begun = network_of(recipe).state_dict()
+        weights = {name: torch.lerp(value, begun[name], trainer.options.keep_start) for name, value in weights.items()}
     if looked_at is not None and BIAS in weights:
         weights = rebalanced(trainer.network, weights, looked_at)
     checkpoint.save(trainer.folder, weights, recipe)

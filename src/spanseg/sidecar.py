@@ -64,6 +64,7 @@ def settings_of(identity: dict[str, Any], options: SegmentOptions, outputs: Outp
         "facts": facts_record(options.facts, outputs.store_facts),
         "facts_policy": options.facts_policy,
         "tell_diagnosis": options.tell_diagnosis,
+        "flip": options.flip,
     }
 
 

@@ -3,19 +3,20 @@
 import dataclasses
 from typing import Any
 
-from spanseg import model
+from spanseg import model, splits
 from spanseg.cascade import cascaded
 from spanseg.errors import SpansegError
 from spanseg.facts import Facts
 from spanseg.generation import PackedMap, load_classes
 from spanseg.interfaces import Source
-from spanseg.labelled import RealOptions, labelled_scans
+from spanseg.labelled import RealOptions, chosen_pairs, labelled_scans
 from spanseg.lifespan import Lifespan
 from spanseg.sampling import GENTLE, Mixture, RealScans
 from spanseg.sentences import load_table
 from spanseg.silver import Silver
+from spanseg.splits import Member
 from spanseg.synth import Generator, SynthOptions
-from spanseg.told import TAKES, Teller, Telling
+from spanseg.told import TAKES, Numbers, Teller, Telling
 
 PLAIN: dict[str, Any] = {
     "t1": 1.0,
@@ -68,7 +69,7 @@ def sources(recipe: dict[str, Any], maps: list[PackedMap], device: str) -> tuple
     left_out, silver = int(section.pop("left_out", 0)), float(section.pop("silver", 0))
     lifespan = bool(section.pop("lifespan", False))
     options = options_from(SynthOptions, section, "synth")
-    if recipe.get("real", {}).get("share", 0) >= 1:
+    if _is_real_alone(recipe):
         return cascaded(recipe, _real(recipe, options, tell)[0]), None
     seen, unseen = split_maps(maps, left_out)
     source = _lifespan(recipe, seen, options, tell) if lifespan else _synthetic(recipe, seen, options, silver, device)
@@ -79,6 +80,23 @@ def sources(recipe: dict[str, Any], maps: list[PackedMap], device: str) -> tuple
         return cascaded(recipe, source), None
     looked_at = _synthetic(recipe, unseen, dataclasses.replace(options, **PLAIN), silver, device)
     return cascaded(recipe, source), cascaded(recipe, looked_at)
+
+
+def split(recipe: dict[str, Any], maps: list[PackedMap]) -> tuple[list[Member], list[Member]]:
+    """What a recipe trains on, and what it is looked at with."""
+    scans = []
+    if "real" in recipe:
+        real = options_from(RealOptions, recipe["real"], "real")
+        scans = splits.scans_in(scan for scan, _ in chosen_pairs(real))
+    if _is_real_alone(recipe):
+        return scans, []
+    seen, unseen = split_maps(maps, int(recipe.get("synth", {}).get("left_out", 0)))
+    return splits.maps_in(seen) + scans, splits.maps_in(unseen)
+
+
+def _is_real_alone(recipe: dict[str, Any]) -> bool:
+    """Whether a recipe trains on real scans and draws nothing from label maps."""
+    return bool(recipe.get("real", {}).get("share", 0) >= 1)
 
 
 def _synthetic(
@@ -110,6 +128,7 @@ def teller(recipe: dict[str, Any]) -> Teller | None:
     section = recipe.get("tokens")
     if section is None:
         return None
-    if section["name"] != "knowledge":
+    if section["name"] == "learned":
         return Teller(None)
-    return Teller(load_table(section.get("table")), section.get("facts", TAKES))
+    table = Numbers() if section["name"] == "one_hot" else load_table(section.get("table"))
+    return Teller(table, section.get("facts", TAKES))

@@ -13,9 +13,12 @@ import numpy as np
 
 from spanseg.errors import SpansegError
 from spanseg.facts import DIAGNOSES, SEXES, Facts
+from spanseg.geometry import Placement
 from spanseg.images import Scan
-from spanseg.segmenter import Predictor, SegmentOptions, canvas_of_scan
+from spanseg.passes import Looking, find_brain
+from spanseg.segmenter import Predictor, SegmentOptions
 from spanseg.telling import MARGINAL_AGES_YEARS
+from spanseg.volume import canonical
 
 
 @dataclass(frozen=True)
@@ -53,10 +56,17 @@ def swaps(scan: Scan, predictor: Predictor, options: SegmentOptions) -> list[Swa
     if not takes:
         name = predictor.folder.table["model"]["name"]
         raise SpansegError(f"the model '{name}' is not told age, sex or diagnosis: there is nothing to swap.")
-    canvas = canvas_of_scan(scan, predictor, options)
-    as_they_are = _volumes(predictor, canvas, options)
+    image, _ = canonical(scan.volume)
+    looking = Looking(predictor, image, words=predictor.words_for(options))
+    placement = find_brain(looking).view.placement
+
+    def volumes(facts: Facts) -> np.ndarray:
+        told = replace(options, facts=facts, facts_policy="given", tell_diagnosis=True)
+        return _volumes(replace(looking, words=predictor.words_for(told)), placement)
+
+    as_they_are = volumes(options.facts)
     return [
-        Swap(fact, value, _change(as_they_are, _volumes(predictor, canvas, replace(options, facts=facts)), predictor))
+        Swap(fact, value, _change(as_they_are, volumes(facts), predictor))
         for fact, value, facts in _others(options.facts, takes)
     ]
 
@@ -75,10 +85,9 @@ def _others(facts: Facts, takes: Sequence[str]) -> list[tuple[str, str, Facts]]:
     return others
 
 
-def _volumes(predictor: Predictor, canvas: np.ndarray, options: SegmentOptions) -> np.ndarray:
+def _volumes(looking: Looking, placement: Placement) -> np.ndarray:
     """Sum of the probabilities of each class on the canvas."""
-    told = replace(options, facts_policy="given", tell_diagnosis=True)
-    probabilities = predictor.engine(canvas, *predictor.words_for(told))
+    probabilities = looking.at(placement).answer.probabilities
     return probabilities.reshape(len(probabilities), -1).sum(1, dtype=np.float64)
 
 

@@ -84,6 +84,7 @@ def _options(record: dict[str, Any], facts: Facts, lesion_mask: Path | None, mod
         facts=facts,
         facts_policy=settings.get("facts_policy", "given"),
         tell_diagnosis=bool(settings.get("tell_diagnosis", False)),
+        flip=bool(settings.get("flip", False)),
         lesion_mask=lesion_mask if recorded else None,
     )
 

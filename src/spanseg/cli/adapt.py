@@ -40,7 +40,7 @@ def adapt(
     named = [subject.strip() for subject in subjects.split(",") if subject.strip()]
     train, test = split_people(pairs, named)
     print(f"{len(train)} scans to train on, {len(test)} to test on")
-    adapt(train, folder, options, _tell, _report)
+    adapt(train, folder, options, _tell, _report, [*test, *(pair for _, there in earlier for pair in there)])
     exported(folder, name, options, train[0][0])
     _compare(test, start, folder, labels, "new centre", folder / "before_after.tsv")
     for number, (dataset, there) in enumerate(earlier):
@@ -78,7 +78,9 @@ def _compare(
     """Print and write Dice before and after on people that were not trained on."""
     from spanseg import files
     from spanseg.judging import changes, changes_table, changes_text, judge
+    from spanseg.runtime import open_model
     from spanseg.segmenter import SegmentOptions
+    from spanseg.sentences import with_reader
 
     if not pairs:
         print(f"{title}: nobody is left to test on; give --subjects to say whom to train on")
@@ -86,5 +88,7 @@ def _compare(
     before, protocol = judge(pairs, labels, SegmentOptions(model=start))
     after, _ = judge(pairs, labels, SegmentOptions(model=str(folder)))
     rows = changes(before, after, protocol)
+    for model in (start, str(folder)):
+        title = with_reader(title, open_model(model).title)
     print(f"\n{title}, {len(pairs)} scans\n{changes_text(rows)}\n", flush=True)
     files.write_text(to, "".join("\t".join(row) + "\n" for row in changes_table(rows)))

@@ -37,6 +37,7 @@ def evaluate(
     options = EvaluateOptions(protocol, labels, tolerance, seed)
     evaluation = run(predictions, truths, options, lambda pair, _: print(f"{pair.case} ...", file=sys.stderr))
     written = write_evaluation(evaluation, out)  # first: a pipe such as "| head" may close what is printed to
+    print(evaluation.title)
     print(summary_text(evaluation.summary))
     schemes = sorted({case.scheme for case in evaluation.cases})
     print(f"{len(evaluation.cases)} cases; labels of the truth: {', '.join(schemes)}; NSD at {tolerance:g} mm")

@@ -24,12 +24,17 @@ COMMANDS = {
     "simulate": "Make synthetic scans with their truth from label maps.",
     "train": "Train a network from a recipe.",
     "adapt": "Fit a model to a centre with a few labelled scans.",
+    "compare": "Compare ways of adapting a network: a study.",
+    "fewshot": "A study: how many labelled scans each way needs.",
+    "cross-domain": "A study: train on one data set, test on others.",
+    "leave-one-centre-out": "A study: every centre in turn is new.",
     "audit": "Show whether a model finds what is there or what it is told.",
     "export": "Turn a trained network into a model folder.",
     "params": "Count the parameters of a recipe, beside those of its paper.",
     "sentences": "Make the table of sentences about people, or show one.",
 }
-"""What ``--help`` lists. The command NAME is the function NAME of ``spanseg/cli/NAME.py``, imported when it is used."""
+"""What ``--help`` lists. The command NAME is the function NAME of ``spanseg/cli/NAME.py`` (with ``_`` for
+``-``), imported when it is used."""
 
 EXTRAS = {
     **dict.fromkeys(("torch", "safetensors", "onnx", "tensorboard", "monai", "einops", "peft"), "train"),
@@ -110,7 +115,8 @@ def _not_used() -> None:
 
 def _command(name: str) -> Callable[..., Any]:
     """Import a command; an interrupted one exits with our code, whatever the version of typer."""
-    function = getattr(importlib.import_module(f"spanseg.cli.{name}"), name)
+    plain = name.replace("-", "_")
+    function = getattr(importlib.import_module(f"spanseg.cli.{plain}"), plain)
 
     @functools.wraps(function)
     def run(*given: Any, **options: Any) -> None:

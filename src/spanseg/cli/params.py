@@ -13,5 +13,8 @@ def params(
     from spanseg import params as counting
     from spanseg import recipe as recipes
 
-    for line in counting.lines(counting.count(recipes.load(recipe, settings))):
+    loaded = recipes.load(recipe, settings)
+    counts = counting.count(loaded)
+    print(recipes.title_of(loaded, recipe))
+    for line in counting.lines(counts):
         print(line)

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from spanseg.sidecar import OutputOptions
 
 _WHOLE_BATCH_S = 1e6
+_TOLD_HELP = (
+    "What to tell of age and sex; marginalise averages over eight ages and says how much the answer depends on them "
+    "(where: *_desc-facts_std, with --probabilities)."
+)
 
 
 class Precision(StrEnum):
@@ -73,12 +77,13 @@ def segment(
     sex: Annotated[str | None, typer.Option(help="female or male, for models that are told it.")] = None,
     diagnosis: Annotated[str | None, typer.Option(help="For models that are told it, such as healthy.")] = None,
     participants: Annotated[Path | None, typer.Option(help="BIDS participants.tsv: facts of each scan.")] = None,
-    told: Annotated[Told, typer.Option("--facts", help="What to tell of age and sex.")] = Told.GIVEN,
+    told: Annotated[Told, typer.Option("--facts", help=_TOLD_HELP)] = Told.GIVEN,
     tell_diagnosis: Annotated[bool, typer.Option("--tell-diagnosis", help="Tell the diagnosis too.")] = False,
     store_facts: Annotated[bool, typer.Option("--store-facts", help="Keep age, sex, diagnosis in the files.")] = False,
     model: Annotated[str, typer.Option(help="Name of a shipped model, or a model folder.")] = "default",
     centre: Annotated[str | None, typer.Option(help="Use this centre's adapter, made by 'spanseg adapt'.")] = None,
     adapters: Annotated[Path, typer.Option(help="Folder of adapters.")] = Path("spanseg-adapters"),
+    flip: Annotated[bool, typer.Option("--flip", help="Average with the mirror image: slower, a bit better.")] = False,
     precision: Annotated[Precision, typer.Option(help="Numbers the network computes in.")] = Precision.AUTO,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of the network; all cores by default.")] = None,
     max_memory: Annotated[str | None, typer.Option(help="Refuse what needs more, such as 4G or 3500M.")] = None,
@@ -114,6 +119,7 @@ def segment(
         tell_diagnosis=tell_diagnosis,
         lesion_mask=lesion_mask,
         probabilities=probabilities,
+        flip=flip,
     )
     batch = Batch(jobs, options, outputs, overwrite, people)
     _exit_by(_run_batch(batch, out, context.obj) if is_batch else _run_one(batch, context.obj))

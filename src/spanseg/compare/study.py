@@ -28,6 +28,7 @@ class Row:
         says: in words.
         trains: whether anything is trained.
         starts: whether from the base model's weights.
+        start: a run to start from instead of the base recipe's; empty for that one.
         facts: whose facts a person is told with.
         tokens: replaces the base's section; ``None`` for a network that is told nothing.
         adapt: replaces the base's section.
@@ -37,6 +38,7 @@ class Row:
     says: str = ""
     trains: bool = True
     starts: bool = True
+    start: str = ""
     facts: str = "own"
     tokens: Mapping[str, Any] | None = None
     adapt: Mapping[str, Any] = field(default_factory=lambda: {"name": "full"})
@@ -208,6 +210,8 @@ def recipe_of(study: Study, row: Row, seed: int) -> dict[str, Any]:
     train |= {"steps": study.steps, "seed": seed, "validate_every": max(1, study.steps // 6)}
     for key in ("real", "paper"):
         recipe.pop(key, None)
+    if row.start:
+        train["start"] = row.start
     if not row.starts:
         train.pop("start", None)
     return recipe

@@ -27,7 +27,9 @@ SHOWN = ("nuclei", "cerebral_white_matter", "cerebral_cortex", "lateral_ventricl
 def main() -> None:
     """Run the benchmark."""
     arguments = parse()
-    options = SegmentOptions(model=arguments.model, precision=arguments.precision, threads=arguments.threads)
+    options = SegmentOptions(
+        model=arguments.model, precision=arguments.precision, threads=arguments.threads, flip=arguments.flip
+    )
     pairs = sorted(pair_scans(arguments.dataset, arguments.dataset / "derivatives"))[:: arguments.every]
     cases, protocol = judge(pairs, arguments.labels, options, watch=lambda scan: print(scan.name, flush=True))
     summary = summarise(cases, protocol)
@@ -51,6 +53,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--json", type=Path, metavar="OUT", help="write all figures to this file")
     parser.add_argument("--precision", default="auto", help="f32, bf16 or auto")
     parser.add_argument("--threads", type=int, help="threads of the network; all cores by default")
+    parser.add_argument("--flip", action="store_true", help="average with the mirror image")
     return parser.parse_args()
 
 

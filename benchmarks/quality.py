@@ -37,6 +37,8 @@ PENALTY, EXPECTED = 0.02, 0.3
 all the same, so that a fault that is not among them, and its name, do not get lost."""
 LEAST_SPREAD = 0.15
 """Usual volumes spread by no less: label maps and networks draw borders in their own ways."""
+LEAST_DEVIATION = 0.2
+"""Of a measure over scans: what hardly ever happens in the fit must not weigh all the more when it does."""
 DRAWS = 2000
 
 
@@ -155,7 +157,7 @@ def fitted(found: Sequence[Example], profile: dict[str, Usual]) -> QualityTable:
     names = list(used[0].features)
     values = np.array([[one.features[name] for name in names] for one in used])
     good = np.array([one.is_good for one in used])
-    typical, spread = values[good].mean(0), np.maximum(values.std(0), 1e-3)
+    typical, spread = values[good].mean(0), np.maximum(values.std(0), LEAST_DEVIATION)
     scaled = (values - typical) / spread
     share = np.where(good, 0.5 / good.sum(), 0.5 / (~good).sum())
     sign = np.where(good, 1.0, -1.0)

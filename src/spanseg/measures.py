@@ -67,9 +67,8 @@ def appearance(scan: Scan, result: Segmentation) -> Appearance | None:
     spread = float(np.hypot(_spread(white), _spread(grey))) / np.sqrt(2)
     signal = float(np.median(white) - np.percentile(image[::4], 1))
     noise = _spread(steps) / np.sqrt(2)
-    return Appearance(
-        float(np.median(white) - np.median(grey)) / max(spread, _TINY), abs(signal) / max(float(noise), _TINY)
-    )
+    contrast = float(np.median(white) - np.median(grey)) / max(float(spread), _TINY)
+    return Appearance(contrast, abs(signal) / max(float(noise), _TINY))
 
 
 def _spread(values: np.ndarray) -> float:

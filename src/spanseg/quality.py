@@ -46,6 +46,8 @@ OF_THE_SCAN = ("brain_size", "cut", "contrast", "noise", "ghosts")
 """Measures that say more about the scan than about its result: named first, since they tell what to do."""
 LEAST_WEIGHT = 0.3
 """What lowers the log odds by less is no reason."""
+MOST_CUT_MM2 = 5000.0
+"""Area of brain at the edges of the scan beyond which no more is counted."""
 FAR_MM = 12.0
 """What lies further from the brain mask is expected to be air, at least in part."""
 _COARSE_MM = 4.0
@@ -202,7 +204,7 @@ def measure(scan: Scan, result: Segmentation, profile: dict[str, Usual]) -> Feat
         "noise": -math.log(min(max(signal, 2.0), ENOUGH_SIGNAL)),
         "contrast": -min(max(contrast, -3.0), ENOUGH_CONTRAST),
         "islands": _islands(result),
-        "cut": min(sum(cut_edges_mm2(result).values()) / 1000, 10.0),
+        "cut": min(sum(cut_edges_mm2(result).values()) / MOST_CUT_MM2, 1.0),
         **_surroundings(scan, result),
     }
 
@@ -311,7 +313,9 @@ _WORDS: dict[str, Callable[[float], str]] = {
         "grey matter is brighter than white" if value > 0.5 else "grey and white matter differ little in brightness"
     ),
     "islands": lambda value: f"{100 * 10**value:.1f} % of the labels were small separate pieces",
-    "cut": lambda value: f"the edge of the scan cuts through the brain ({10 * value:.0f} cm²)",
+    "cut": lambda value: (
+        f"the edge of the scan cuts through the brain ({MOST_CUT_MM2 / 100 * value:.0f} cm²{_up_to(value, 1.0)})"
+    ),
     "ghosts": lambda value: f"it is not dark beside the head ({100 * value:.0f} % of the brain's brightness)",
     "empty": lambda value: f"{100 * value:.0f} % of what was labelled brain is as dark as air",
 }

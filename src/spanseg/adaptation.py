@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from spanseg import checkpoint, generation, model, parts, splits
+from spanseg import checkpoint, generation, model, parts, runs, splits
 from spanseg import recipe as recipes
 from spanseg.errors import SpansegError
 from spanseg.export import Description, export, scan_canvas
@@ -133,10 +133,7 @@ def adapt(
     if (folder / checkpoint.DELTA).is_file():
         return folder / checkpoint.DELTA
     recipe, reason = recipe_for(options, len(pairs))
-    torch.manual_seed(options.seed)
-    network = model.backbone(recipe)
-    checkpoint.load_backbone(network, checkpoint.weights_of(options.start))
-    network = model.equip(network, recipe)
+    network = runs.network_of(recipe)
     objective = dict(recipe["objective"])
     reward = parts.build("objectives", objective.pop("name"), objective)
     maps = _replayed(pairs, recipe, options)

@@ -4,7 +4,8 @@
     python benchmarks/quality.py measure ../shared/data/malc
 
 A scan counts as bad if it holds no brain, or if its corruption lowered the mean Dice of the 12 nuclei by more than
-0.10; as good if it is clean, or lost at most 0.05. What lies between belongs to neither. Real people are never fitted.
+0.10; as good if it is clean, or lost at most 0.05 (but not if its header is wrong: so are the volumes, whatever the
+Dice). What lies between belongs to neither. Real people are never fitted.
 Label maps may be a folder or what ``spanseg.generation.save_packed`` wrote. Segmentations are kept in ``--cache``.
 """
 
@@ -142,8 +143,9 @@ def examples(cases: Sequence[Judged], profile: dict[str, Usual]) -> list[Example
         corruption, fall = one.case.corruption, clean[one.case.person] - one.dice
         is_brain = corruption is None or corruption.is_brain
         is_bad = not is_brain or fall > WORST_FALL
-        is_good = False if is_bad else (True if corruption is None or fall <= HARMLESS_FALL else None)
         kind = "clean" if corruption is None else corruption.kind
+        is_harmless = fall <= HARMLESS_FALL and kind != "header"
+        is_good = False if is_bad else (True if is_harmless else None)
         features = quality.measure(one.case.scan, one.result, profile)
         found.append(Example(one.case.person, one.case.origin, one.case.name, kind, one.dice, fall, is_good, features))
     return found

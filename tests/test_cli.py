@@ -51,7 +51,8 @@ def test_help_lists_every_command_and_the_exit_codes(capsys: pytest.CaptureFixtu
 
 def test_every_file_of_the_folder_is_a_command() -> None:
     folder = Path(importlib.import_module("spanseg.cli").__file__ or "").parent
-    assert {path.stem for path in folder.glob("*.py")} - {"__init__", "main"} == {name.replace("-", "_") for name in COMMANDS}
+    files = {path.stem for path in folder.glob("*.py")} - {"__init__", "main"}
+    assert files == {name.replace("-", "_") for name in COMMANDS}
 
 
 @pytest.mark.parametrize("name", COMMANDS)

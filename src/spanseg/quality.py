@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from spanseg.images import Scan
 
 NAME = "quality.toml"
-LOW = 0.5
+LOW = 0.6
 """Below this score a result carries a warning."""
 ADULT_ML = (750.0, 1750.0)
 """Grey and white matter of adults: within these sizes no brain is better than another."""

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from spanseg import labels, model, params
+from spanseg import checkpoint, labels, model, params, runs
 from spanseg import recipe as recipes
 from spanseg.facts import Facts
 from spanseg.interfaces import Batch
@@ -40,6 +40,25 @@ def test_a_recipe_of_cpu_size_takes_a_step(name):
     )
     torch.stack(list(losses.values())).sum().backward()
     assert any(p.grad is not None and p.grad.any() for p in network.parameters() if p.requires_grad)
+
+
+STARTED = [name for name in CPU_SIZE if recipes.load(name)["train"].get("start", "").startswith("step1-")]
+
+
+@pytest.mark.parametrize("name", STARTED)
+def test_a_recipe_takes_up_all_weights_of_the_run_that_it_starts_from(name, tmp_path):
+    recipe = recipes.load(name)
+    first = recipes.load(recipe["train"]["start"])
+    shape = [32, 32, 64] if recipe["backbone"]["name"] in ("swin_unetr", "unetr") else [32, 32, 32]
+    for one in (recipe, first):
+        one["canvas"]["shape"] = shape
+    torch.manual_seed(1)
+    begun = dict(model.build(first).named_parameters())
+    checkpoint.save(tmp_path, begun, first)  # as a run does: what was trained, without buffers
+    recipe["train"]["start"] = str(tmp_path)
+    network = runs.network_of(recipe)
+    for parameter, (key, value) in zip(network.backbone.parameters(), begun.items(), strict=True):
+        assert torch.equal(parameter, value), key
 
 
 def test_prompts_are_under_one_percent_of_the_parameters():

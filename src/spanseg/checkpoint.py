@@ -115,9 +115,10 @@ def load_into(network: nn.Module, tensors: dict[str, Tensor], where: str, minimu
     """
     own = network.state_dict()
     matching = {key: tensors[key] for key in own if key in tensors and tensors[key].shape == own[key].shape}
-    covered = sum(own[key].numel() for key in matching) / max(1, sum(value.numel() for value in own.values()))
+    sizes = {name: parameter.numel() for name, parameter in network.named_parameters()}  # buffers are built, not stored
+    covered = sum(size for name, size in sizes.items() if name in matching) / max(1, sum(sizes.values()))
     if covered < minimum:
-        missing = [key for key in own if key not in matching]
+        missing = [name for name in sizes if name not in matching]
         raise SpansegError(
             f"{where}: {covered:.1%} of the network's parameters were found, {minimum:.1%} are needed; "
             f"missing or of another shape: {', '.join(missing[:4])}{' …' if len(missing) > 4 else ''}."

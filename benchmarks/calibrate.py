@@ -38,6 +38,9 @@ from spanseg.synth import SynthOptions
 from spanseg.volume import canonical
 
 STRIPPED_SHARE = 1 / 3
+WIDEST = 5.0
+"""An interval whose ends differ by more than this factor says nothing and is left out, such as that of sulcal CSF, of
+which a stripped scan holds little and a whole head much."""
 LogRatios = dict[str, list[float]]
 """Name of a volume → logarithms of true over found volume, one a scan."""
 
@@ -152,14 +155,14 @@ def add_ratios(
 
 
 def fit(people: Sequence[LogRatios], protocol: Protocol) -> dict[str, tuple[float, float]]:
-    """Factors of every volume for which there is enough; both sides of a structure share theirs."""
+    """Factors of every volume of which they say something; both sides of a structure share theirs."""
     names = {structure.id: structure.name for structure in protocol.structures}
     other_side = {structure.name: names[structure.mirror] for structure in protocol.structures}
     factors = {}
     for name in dict.fromkeys(name for ratios in people for name in ratios):
         sides = dict.fromkeys((name, other_side.get(name, name)))
         found = fit_factors([[value for side in sides for value in ratios.get(side, [])] for ratios in people])
-        if found is not None:
+        if found is not None and found[1] < WIDEST * found[0]:
             factors[name] = found
     return factors
 

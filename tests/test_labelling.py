@@ -83,6 +83,15 @@ def test_mask_is_one_piece(protocol):
     classes[5:25, 5:25, 5:25] = protocol.class_of(3)
     classes[33:36, 33:36, 33:36] = protocol.class_of(24)
     assert not labelling.brain_mask(classes, protocol, 1.0)[33:36].any()
+    assert not classes[33:36].any(), "a crumb in the air keeps no label"
+
+
+def test_a_cerebellum_that_thick_slices_part_from_the_brain_keeps_its_label(protocol):
+    classes = np.zeros((40, 40, 40), dtype=np.uint8)
+    classes[5:25, 5:25, 20:40] = protocol.class_of(3)
+    classes[5:17, 5:17, 8:18] = protocol.class_of(8)
+    labelling.brain_mask(classes, protocol, 1.0)
+    assert (classes == protocol.class_of(8)).sum() == 12 * 12 * 10
 
 
 @pytest.mark.parametrize("floor", [0.0, -200.0])

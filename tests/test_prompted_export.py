@@ -99,7 +99,7 @@ def test_the_title_follows_from_the_encoder_not_from_what_was_written_by_hand(ex
     assert folder.title == "ours (sentences read by MiniLM)"
     folder.table["sentences"]["encoder"] = "biomedclip, weights 000000000000"
     assert folder.title == "ours"
-    assert open_model("default").title == "default"
+    assert open_model("default").title == "spanseg default"
 
 
 def test_marginalising_averages_over_ages_and_says_so(exported, scan):

@@ -12,6 +12,9 @@ from spanseg.labels import Protocol
 ISLAND_SHARE = 0.1
 """Pieces smaller than this share of a structure's largest piece are islands, unless they reach ``ISLAND_MM3``."""
 ISLAND_MM3 = 300.0
+CRUMB_SHARE = 0.05
+"""Labels that hang together with nothing and are smaller than this share of the brain lie in air or neck. Larger pieces
+stay: thick slices can part a cerebellum from the rest."""
 BELOW_MM = 10.0
 """The mask ends this far below the lowest voxel of cerebellum or brain stem."""
 
@@ -127,10 +130,10 @@ def _fill_from_neighbours(classes: np.ndarray, holes: np.ndarray) -> None:
 
 
 def brain_mask(classes: np.ndarray, protocol: Protocol, height_mm: float) -> np.ndarray:
-    """All structures and the CSF within the skull, holes filled, in one piece; labels below its end are removed.
+    """All structures and the CSF within the skull, holes filled, in one piece; labels below its end and crumbs apart from it are removed.
 
     Args:
-        classes: uint8 class indices in canonical order, shape (i, j, k); changed in place below the plane.
+        classes: uint8 class indices in canonical order, shape (i, j, k); changed in place there.
         protocol: names the structures that decide where the mask ends.
         height_mm: edge length of a voxel along the inferior-superior axis.
     """
@@ -146,7 +149,9 @@ def brain_mask(classes: np.ndarray, protocol: Protocol, height_mm: float) -> np.
     inside = ndimage.binary_fill_holes(classes[box] > 0)
     pieces, found = ndimage.label(inside)
     if found > 1:
-        inside = pieces == 1 + np.bincount(pieces.ravel())[1:].argmax()
+        sizes = np.bincount(pieces.ravel())[1:]
+        inside = pieces == 1 + sizes.argmax()
+        classes[box][np.concatenate([[False], sizes < CRUMB_SHARE * sizes.max()])[pieces]] = 0
     mask[box] = inside
     return mask
 

@@ -2,6 +2,7 @@
 
 import csv
 import itertools
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -59,7 +60,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def whole(place: Path) -> tuple[engine.Plan, Results]:
     """The study from beginning to end, in one go."""
     plan = engine.plan_of(read_study(place / "study.toml"))
-    results = Results(place / "whole", plan.cells)
+    results = Results(place / "whole", plan.cells, plan.meaning)
     done = list(engine.run(plan, results, place / "work-whole", lambda cell, row: None))
     assert done == list(plan.cells)
     return plan, results
@@ -76,9 +77,9 @@ def test_killed_anywhere_and_gone_on_with_it_ends_with_the_same_table(
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        list(engine.run(plan, Results(folder, plan.cells), work, killed_in_the_second_training))
-    list(itertools.islice(engine.run(plan, Results(folder, plan.cells), work, lambda cell, row: None), 2))
-    again = Results(folder, plan.cells)
+        list(engine.run(plan, Results(folder, plan.cells, plan.meaning), work, killed_in_the_second_training))
+    list(itertools.islice(engine.run(plan, Results(folder, plan.cells, plan.meaning), work, lambda cell, row: None), 2))
+    again = Results(folder, plan.cells, plan.meaning)
     assert sum(again.finished(cell) for cell in plan.cells) == 4
     list(engine.run(plan, again, work, lambda cell, row: None))
     for name in ("results.csv", "curves.csv"):
@@ -115,7 +116,7 @@ def test_rows_differ_where_they_should(whole: tuple[engine.Plan, Results]) -> No
 
 def test_the_report_says_what_was_not_run(place: Path, whole: tuple[engine.Plan, Results]) -> None:
     plan, _ = whole
-    results = Results(place / "begun", plan.cells)
+    results = Results(place / "begun", plan.cells, plan.meaning)
     next(engine.run(plan, results, place / "work-whole", lambda cell, row: None))
     page.write_report(Summary(plan, results), place / "begun")
     with (place / "begun" / "table_long.csv").open(newline="") as stream:
@@ -127,7 +128,7 @@ def test_the_report_says_what_was_not_run(place: Path, whole: tuple[engine.Plan,
 
 def test_a_budget_that_is_spent_begins_nothing(place: Path, whole: tuple[engine.Plan, Results], tmp_path: Path) -> None:
     plan, results = whole
-    fresh = Results(tmp_path, plan.cells)
+    fresh = Results(tmp_path, plan.cells, plan.meaning)
     fresh.costs = {cell: lines for cell, lines in results.costs.items() if cell == plan.cells[1]}
     assert list(engine.run(plan, fresh, tmp_path / "work", lambda cell, row: None, budget_s=1e-6)) == []
 
@@ -213,7 +214,14 @@ def test_what_is_wrong_is_refused_before_anything_runs(place: Path, change: tupl
 def test_a_table_of_another_study_is_refused(whole: tuple[engine.Plan, Results], place: Path) -> None:
     plan, _ = whole
     with pytest.raises(SpansegError, match="which this study does not have"):
-        Results(place / "whole", plan.cells[:3])
+        Results(place / "whole", plan.cells[:3], plan.meaning)
+
+
+def test_results_of_other_recipes_are_not_gone_on_with(whole: tuple[engine.Plan, Results], place: Path) -> None:
+    plan, _ = whole
+    changed = replace(plan, study=replace(plan.study, steps=5))
+    with pytest.raises(SpansegError, match=r"the row .* is not the one that made the results"):
+        Results(place / "whole", plan.cells, changed.meaning)
 
 
 def test_rows_share_the_stages_and_the_number_of_steps(place: Path) -> None:

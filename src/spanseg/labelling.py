@@ -130,7 +130,7 @@ def _fill_from_neighbours(classes: np.ndarray, holes: np.ndarray) -> None:
 
 
 def brain_mask(classes: np.ndarray, protocol: Protocol, height_mm: float) -> np.ndarray:
-    """All structures and the CSF within the skull, holes filled, in one piece; labels below its end and crumbs apart from it are removed.
+    """All structures and the CSF within the skull, holes filled, in one piece; labels below its end and crumbs are removed.
 
     Args:
         classes: uint8 class indices in canonical order, shape (i, j, k); changed in place there.
@@ -151,7 +151,8 @@ def brain_mask(classes: np.ndarray, protocol: Protocol, height_mm: float) -> np.
     if found > 1:
         sizes = np.bincount(pieces.ravel())[1:]
         inside = pieces == 1 + sizes.argmax()
-        classes[box][np.concatenate([[False], sizes < CRUMB_SHARE * sizes.max()])[pieces]] = 0
+        small = sizes < CRUMB_SHARE * sizes.max()
+        classes[box][np.concatenate([[False], small])[pieces]] = 0
     mask[box] = inside
     return mask
 

@@ -46,7 +46,7 @@ def run_study(study: Study, out: Path | None, work: Path | None, budget: str, jo
     limit = seconds_of(budget)
     plan = engine.plan_of(study)
     folder = out or Path("studies") / "results" / study.name
-    results = Results(folder, plan.cells)
+    results = Results(folder, plan.cells, plan.meaning)
     _tell(plan, results)
     if plan_only:
         return

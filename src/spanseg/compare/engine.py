@@ -10,6 +10,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -40,6 +41,19 @@ class Plan:
     people: tuple[Person, ...]
     splits: tuple[Split, ...]
     cells: tuple[Cell, ...]
+
+    @property
+    def meaning(self) -> dict[str, Any]:
+        """What each row and each split stands for, as JSON values: recipes, and who trains and tests."""
+        rows = {f"row {row.name}": recipe_of(self.study, row, 0) | {"facts": row.facts} for row in self.study.rows}
+        sides = ("train", "validate", "new", "old", "before")
+        splits = {
+            f"split {split.name}": {
+                side: [f"{one.centre}/{one.subject}" for one in vars(split)[side]] for side in sides
+            }
+            for split in self.splits
+        }
+        return rows | splits
 
 
 def plan_of(study: Study) -> Plan:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 from spanseg import files
 from spanseg.errors import SpansegError
 
-RESULTS, COSTS, CURVES = "results.csv", "cells.csv", "curves.csv"
+RESULTS, COSTS, CURVES, PLAN = "results.csv", "cells.csv", "curves.csv", "plan.json"
 SCORES = ("dice", "asd_mm", "hd95_mm", "surface_dice", "truth_mm3", "predicted_mm3")
 COLUMNS = (
     *("seed", "split", "row", "part", "centre", "subject", "age_years", "sex", "structure"),
@@ -61,13 +62,14 @@ class Results:
     Args:
         folder: of the study's results.
         plan: all cells in their order.
+        meaning: what each row and each split stands for; what is finished must have meant the same.
 
     Raises:
-        SpansegError: a table of another study or one that was edited by hand.
+        SpansegError: a table of another study, or one that was edited by hand.
     """
 
-    def __init__(self, folder: Path, plan: Sequence[Cell]) -> None:
-        self.folder, self.plan = folder, list(plan)
+    def __init__(self, folder: Path, plan: Sequence[Cell], meaning: Mapping[str, Any]) -> None:
+        self.folder, self.plan, self.meaning = folder, list(plan), dict(meaning)
         self.scores = _by_cell(folder / RESULTS, COLUMNS)
         self.costs = _by_cell(folder / COSTS, COST_COLUMNS)
         self.curves = _by_cell(folder / CURVES, CURVE_COLUMNS)
@@ -77,6 +79,20 @@ class Results:
                 f"{folder / RESULTS}: it holds the cell {strangers[0]}, which this study does not have; "
                 "give another --out, or remove the file."
             )
+        self._require_same_meaning()
+
+    def _require_same_meaning(self) -> None:
+        """Refuse to go on with results that another recipe, number of steps or set of people made."""
+        path = self.folder / PLAN
+        if not self.scores or not path.is_file():
+            return
+        earlier = json.loads(path.read_text(encoding="utf-8"))
+        for name in sorted({part for cell in self.scores for part in (f"row {cell.row}", f"split {cell.split}")}):
+            if earlier.get(name) != json.loads(json.dumps(self.meaning.get(name))):
+                raise SpansegError(
+                    f"{path}: the {name} of this study is not the one that made the results (its recipe, its steps or "
+                    "its people have changed); give another --out, or undo the change."
+                )
 
     def finished(self, cell: Cell) -> bool:
         """Whether the cell's scores are in the table."""
@@ -87,6 +103,7 @@ class Results:
         self.costs[cell], self.curves[cell] = [_text(found.cost)], [_text(row) for row in found.curve]
         self.scores[cell] = [_text(row) for row in found.scores]
         self.folder.mkdir(parents=True, exist_ok=True)
+        files.write_text(self.folder / PLAN, json.dumps(self.meaning, indent=1, ensure_ascii=False) + "\n")
         for name, columns, lines in (
             (CURVES, CURVE_COLUMNS, self.curves),
             (COSTS, COST_COLUMNS, self.costs),

@@ -130,7 +130,7 @@ def _fill_from_neighbours(classes: np.ndarray, holes: np.ndarray) -> None:
 
 
 def brain_mask(classes: np.ndarray, protocol: Protocol, height_mm: float) -> np.ndarray:
-    """All structures and the CSF within the skull, holes filled, in one piece; labels below its end and crumbs are removed.
+    """All structures and the CSF within the skull, holes filled, in one piece; labels below it and crumbs are removed.
 
     Args:
         classes: uint8 class indices in canonical order, shape (i, j, k); changed in place there.

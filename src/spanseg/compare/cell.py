@@ -37,7 +37,8 @@ STILL = SynthOptions(
 )
 """People on whom the learning curve is followed are looked at as they are."""
 RISING = 0.005
-"""A curve whose last look gained more Dice than this has not converged; within this of its best it has arrived."""
+"""A curve that gained more Dice than this in its tail has not converged; within this of its best it has arrived."""
+TAIL = 1 / 6
 Report = Callable[[Cell, dict[str, float]], None]
 
 
@@ -174,7 +175,8 @@ def _cost(
     looks = [(line["step"], line["validation"]) for line in history if not math.isnan(line["validation"])]
     best = max((score for _, score in looks), default=math.nan)
     arrived = next((step for step, score in looks if score >= best - RISING), math.nan)
-    rising = len(looks) > 1 and looks[-1][1] - looks[-2][1] > RISING
+    before = [score for step, score in looks if step <= (1 - TAIL) * len(history)]
+    rising = bool(before) and looks[-1][1] - before[-1] > RISING
     seconds = {line["step"]: line["draw_s"] + line["step_s"] for line in history}
     return {
         "seed": cell.seed,
@@ -187,7 +189,7 @@ def _cost(
         "test_s": test_s,
         "s_to_best": float(sum(value for step, value in seconds.items() if step <= arrived)) if looks else math.nan,
         "peak_mib": (peak_memory_bytes() or 0) // 2**20,
-        "converged": "n/a" if len(looks) < 2 else "no" if rising else "yes",
+        "converged": "n/a" if not before else "no" if rising else "yes",
     }
 
 

@@ -1,27 +1,22 @@
 """What ``benchmarks/calibrate.py`` takes as true volumes, and how it pools the sides of a structure."""
 
-import importlib.util
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
 
+import tiny
 from spanseg.images import scan_of, write_labels
 from spanseg.labels import load_protocol
 from spanseg.volume import Volume
 
-PATH = Path(__file__).parents[1] / "benchmarks" / "calibrate.py"
 ASEG = load_protocol("aseg")
 
 
 @pytest.fixture(scope="module")
 def benchmark() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("calibrate", PATH)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return tiny.benchmark("calibrate")
 
 
 @pytest.fixture

@@ -1,25 +1,19 @@
 """The changes that ``benchmarks/repeatability.py`` makes to a scan: what they move, what they leave, what is judged."""
 
-import importlib.util
-from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
 
+import tiny
 from spanseg.volume import Volume, canonical, voxel_to_world
 
-PATH = Path(__file__).parents[1] / "benchmarks" / "repeatability.py"
 AFFINE = np.array([[-1.0, 0, 0, 20.5], [0, 0, 1.0, -15], [0, -1.0, 0, 30], [0, 0, 0, 1]])
 
 
 @pytest.fixture(scope="module")
 def benchmark() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("repeatability", PATH)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return tiny.benchmark("repeatability")
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,8 @@
 """A tiny head of label ids and a tiny recipe, for tests that need to train or export something in a second."""
 
+import importlib.util
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import nibabel as nib
@@ -69,3 +71,12 @@ def first_names(network: Any) -> dict[str, set[str]]:
     assert sorted(grouped) == sorted(names), "a parameter is in no group, or in two"
     assert list(groups) == ["encoder", "skips", "decoder", "head"]
     return {group: {names[id(p)] for p in parameters} for group, parameters in groups.items()}
+
+
+def benchmark(name: str) -> ModuleType:
+    """Load a benchmark, which is a script and no part of the package."""
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).parents[1] / "benchmarks" / f"{name}.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

@@ -18,6 +18,10 @@ Jobs = Annotated[int, typer.Option(min=1, help="Cells at once, each with its sha
 Out = Annotated[Path | None, typer.Option("--out", "-o", help="Tables and report; default studies/results/NAME.")]
 Work = Annotated[Path | None, typer.Option(help="Weights of the cells; default runs/NAME.")]
 PlanOnly = Annotated[bool, typer.Option("--plan", help="Print the plan and stop.")]
+Base = Annotated[str, typer.Option(help="Recipe that the rows are written on.")]
+Rows = Annotated[str, typer.Option(help="Rows, comma-separated.")]
+Steps = Annotated[int, typer.Option(min=1, help="Steps of every row.")]
+Settings = Annotated[list[str] | None, typer.Option("--set", help="Override: section.key=value.")]
 SECONDS = {"s": 1, "m": 60, "h": 3600, "": 60}
 
 
@@ -58,6 +62,11 @@ def run_study(study: Study, out: Path | None, work: Path | None, budget: str, jo
     print(f"{len(plan.cells) - left} of {len(plan.cells)} cells are finished; report: {files[-1]}")
     if left:
         print("the budget is spent; the same command goes on")
+
+
+def rows_in(words: str) -> list[str]:
+    """Names of rows that stand between commas."""
+    return [row.strip() for row in words.split(",")]
 
 
 def seconds_of(budget: str) -> float | None:

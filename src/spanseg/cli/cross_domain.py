@@ -5,16 +5,16 @@ from typing import Annotated
 
 import typer
 
-from spanseg.cli.compare import Budget, Jobs, Out, PlanOnly, Work, run_study
+from spanseg.cli.compare import Base, Budget, Jobs, Out, PlanOnly, Rows, Settings, Steps, Work, rows_in, run_study
 
 
 def cross_domain(
     train: Annotated[list[str], typer.Option(help="BIDS folder to train on, as FOLDER or FOLDER:SCHEME.")],
     test: Annotated[list[str], typer.Option(help="BIDS folder to test on, likewise.")],
-    base: Annotated[str, typer.Option(help="Recipe that the rows are written on.")] = "kgpl-res-unet",
-    rows: Annotated[str, typer.Option(help="Rows, comma-separated.")] = "zero_shot,full,decoder,vpt_deep",
-    steps: Annotated[int, typer.Option(min=1, help="Steps of every row.")] = 100,
-    settings: Annotated[list[str] | None, typer.Option("--set", help="Override: section.key=value.")] = None,
+    base: Base = "kgpl-res-unet",
+    rows: Rows = "zero_shot,full,decoder,vpt_deep",
+    steps: Steps = 100,
+    settings: Settings = None,
     out: Out = None,
     work: Work = None,
     budget: Budget = "",
@@ -28,7 +28,7 @@ def cross_domain(
     section = {
         "title": "Across data sets",
         "base": base,
-        "rows": [row.strip() for row in rows.split(",")],
+        "rows": rows_in(rows),
         "design": "cross_dataset",
         "train_centres": [centre_of(one)[0] for one in train],
         "steps": steps,

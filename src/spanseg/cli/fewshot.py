@@ -5,19 +5,19 @@ from typing import Annotated
 
 import typer
 
-from spanseg.cli.compare import Budget, Jobs, Out, PlanOnly, Work, run_study
+from spanseg.cli.compare import Base, Budget, Jobs, Out, PlanOnly, Rows, Settings, Steps, Work, rows_in, run_study
 
 ROWS = "zero_shot,full,decoder,vpt_deep"
 
 
 def fewshot(
     data: Annotated[Path, typer.Argument(help="BIDS folder with label images below derivatives.")],
-    base: Annotated[str, typer.Option(help="Recipe that the rows are written on.")] = "kgpl-res-unet",
+    base: Base = "kgpl-res-unet",
     labels: Annotated[str, typer.Option(help="Scheme of the labels; default: the table beside them.")] = "",
-    rows: Annotated[str, typer.Option(help="Rows, comma-separated.")] = ROWS,
+    rows: Rows = ROWS,
     shots: Annotated[str, typer.Option(help="How many people train, comma-separated.")] = "1,2,5",
-    steps: Annotated[int, typer.Option(min=1, help="Steps of every row.")] = 100,
-    settings: Annotated[list[str] | None, typer.Option("--set", help="Override: section.key=value.")] = None,
+    steps: Steps = 100,
+    settings: Settings = None,
     out: Out = None,
     work: Work = None,
     budget: Budget = "",
@@ -35,7 +35,7 @@ def fewshot(
     section = {
         "title": f"Few shots on {data.name}",
         "base": base,
-        "rows": [row.strip() for row in rows.split(",")],
+        "rows": rows_in(rows),
         "design": "fewshot",
         "shots": sizes,
         "steps": steps,

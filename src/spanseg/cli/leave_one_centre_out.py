@@ -5,17 +5,17 @@ from typing import Annotated
 
 import typer
 
-from spanseg.cli.compare import Budget, Jobs, Out, PlanOnly, Work, run_study
+from spanseg.cli.compare import Base, Budget, Jobs, Out, PlanOnly, Rows, Settings, Steps, Work, rows_in, run_study
 from spanseg.cli.cross_domain import centre_of
 
 
 def leave_one_centre_out(
     centres: Annotated[list[str], typer.Argument(help="BIDS folders, as FOLDER or FOLDER:SCHEME.")],
-    base: Annotated[str, typer.Option(help="Recipe that the rows are written on.")] = "vpt-swin-unetr",
-    rows: Annotated[str, typer.Option(help="Rows, comma-separated.")] = "zero_shot,decoder,full,vpt_shallow,vpt_deep",
-    steps: Annotated[int, typer.Option(min=1, help="Steps of every row.")] = 100,
+    base: Base = "vpt-swin-unetr",
+    rows: Rows = "zero_shot,decoder,full,vpt_shallow,vpt_deep",
+    steps: Steps = 100,
     base_steps: Annotated[int, typer.Option(min=1, help="Steps in which the base learns the other centres.")] = 100,
-    settings: Annotated[list[str] | None, typer.Option("--set", help="Override: section.key=value.")] = None,
+    settings: Settings = None,
     out: Out = None,
     work: Work = None,
     budget: Budget = "",
@@ -28,7 +28,7 @@ def leave_one_centre_out(
     section = {
         "title": "One centre left out",
         "base": base,
-        "rows": [row.strip() for row in rows.split(",")],
+        "rows": rows_in(rows),
         "design": "leave_one_centre_out",
         "steps": steps,
         "base_steps": base_steps,

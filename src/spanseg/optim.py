@@ -4,6 +4,7 @@ torch's own ``Muon`` takes matrices only; here a kernel (out, in, i, j, k) is th
 """
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,14 +17,18 @@ class MuonAdamW(torch.optim.Optimizer):
     orthogonalisation of the momentum); the step is scaled to AdamW's size as in Liu et al. 2025 (arXiv 2502.16982).
 
     Args:
-        parameters: what to train.
+        parameters: what to train, or groups of it.
         lr: learning rate of both parts.
         weight_decay: decoupled decay of tensors with more than one axis.
         muon: ``False`` gives plain AdamW.
     """
 
     def __init__(
-        self, parameters: Iterable[nn.Parameter], lr: float, weight_decay: float = 0.01, muon: bool = True
+        self,
+        parameters: Iterable[nn.Parameter] | Iterable[dict[str, Any]],
+        lr: float,
+        weight_decay: float = 0.01,
+        muon: bool = True,
     ) -> None:
         super().__init__(list(parameters), {"lr": lr, "weight_decay": weight_decay, "muon": muon})
 

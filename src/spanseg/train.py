@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -39,6 +40,8 @@ class TrainOptions:
         validate_draws: left-out draws of one look.
         keep_start: share that the weights which a run started from keep in its final ones, 0 to 1: the mean of the two
             is often better than either on what the run did not show (Wortsman et al., CVPR 2022).
+        head_rate: how many times larger the learning rate of the network's head is. A head of 1×1×1 convolutions that
+            reads few channels of unit variance needs long before it can say anything with certainty.
         patience: looks in a row without a better score after which training stops; 0 never stops early.
     """
 
@@ -58,6 +61,7 @@ class TrainOptions:
     validate_draws: int = 4
     keep_start: float = 0.0
     patience: int = 0
+    head_rate: float = 1.0
 
 
 def rate(step: int, options: TrainOptions) -> float:
@@ -92,7 +96,8 @@ class Trainer:
             folder,
         )
         self.trained = {name: p for name, p in network.named_parameters() if p.requires_grad}
-        self.optimiser = MuonAdamW(self.trained.values(), options.lr, options.weight_decay, options.muon)
+        parameters = _by_rate(network, list(self.trained.values()), options.head_rate)
+        self.optimiser = MuonAdamW(parameters, options.lr, options.weight_decay, options.muon)
         self.ema = {name: parameter.detach().clone() for name, parameter in self.trained.items()}
         self.step, self.best, self.stale = 0, -1.0, 0
         folder.mkdir(parents=True, exist_ok=True)
@@ -131,7 +136,7 @@ class Trainer:
     def _one_step(self) -> dict[str, float]:
         options, began = self.options, time.monotonic()
         for group in self.optimiser.param_groups:
-            group["lr"] = rate(self.step, options)
+            group["lr"] = rate(self.step, options) * group.get("times", 1.0)
         samples = [self.source.draw(options.seed, self.step * options.batch + k) for k in range(options.batch)]
         batch = batch_of(samples, self.step)
         drawn = time.monotonic()
@@ -207,6 +212,18 @@ class Trainer:
         for key, value in groups["optimiser"].items():
             name, _, slot = key.rpartition("/")
             self.optimiser.state[self.trained[name]][slot] = value.to(device if value.ndim else "cpu")
+
+
+def _by_rate(network: nn.Module, trained: list[nn.Parameter], head_rate: float) -> list[dict[str, Any]]:
+    """Groups of the optimiser: the head apart from all else, if its rate differs."""
+    if head_rate == 1:
+        return [{"params": trained}]
+    backbone: Any = getattr(network, "backbone", network)
+    head = {id(parameter) for parameter in backbone.groups()["head"]}
+    return [
+        {"params": [parameter for parameter in trained if id(parameter) not in head]},
+        {"params": [parameter for parameter in trained if id(parameter) in head], "times": head_rate},
+    ]
 
 
 def dice_per_class(predicted: Tensor, target: Tensor, classes: int) -> Tensor:

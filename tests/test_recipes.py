@@ -36,7 +36,7 @@ def test_a_recipe_of_cpu_size_takes_a_step(name):
     told = None if tell is None else tell(Facts(age_years=3, sex="M"), 0)
     target = torch.randint(0, len(model.protocol_of(recipe)), (1, *shape))
     losses = build("objectives", options.pop("name"), options)(
-        network, Batch(torch.randn(1, 1, *shape), target, 0, told)
+        network, Batch(torch.randn(1, model.channels_of(recipe), *shape), target, 0, told)
     )
     torch.stack(list(losses.values())).sum().backward()
     assert any(p.grad is not None and p.grad.any() for p in network.parameters() if p.requires_grad)

@@ -18,6 +18,7 @@ from spanseg import recipe as recipes
 from spanseg.cascade import first_run
 from spanseg.centring import first_guess
 from spanseg.chain import FIRST, stacked
+from spanseg.clicks import Click, channels
 from spanseg.errors import SpansegError
 from spanseg.facts import Facts
 from spanseg.geometry import Placement
@@ -276,9 +277,17 @@ def _volume_change(first: np.ndarray, second: np.ndarray, protocol: Protocol) ->
 
 
 def scan_canvas(path: Path, run: Path) -> np.ndarray:
-    """Put a scan on the canvas of a run, as segmenting does: normalised float32, shape (i, j, k)."""
-    canvas = model.canvas_of(recipes.load(str(run / "recipe.toml")))
+    """Put a scan on the canvas of a run, as segmenting does: normalised float32, shape (i, j, k).
+
+    For a click network, (channel, i, j, k) with one click in the middle.
+    """
+    recipe = recipes.load(str(run / "recipe.toml"))
+    canvas = model.canvas_of(recipe)
     image, _ = canonical(read_scan(path).volume)
     centre = first_guess(image.data, image.voxel_size_mm)
     placement = Placement(image.shape, image.voxel_size_mm, canvas.shape, canvas.voxel_mm, centre)
-    return normalise(placement.to_canvas(image.data, outside=float(np.quantile(image.data, 0.005))))
+    seen = normalise(placement.to_canvas(image.data, outside=float(np.quantile(image.data, 0.005))))
+    if not model.is_clicked(recipe):
+        return seen
+    i, j, k = (n // 2 for n in canvas.shape)
+    return np.concatenate([seen[None], channels(np.zeros(canvas.shape, dtype=bool), [Click((i, j, k), True)])])

@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from spanseg import meeting, parts
+from spanseg.clicks import CHANNELS
 from spanseg.deform import Canvas
 from spanseg.errors import SpansegError
 from spanseg.interfaces import Told
@@ -80,19 +81,31 @@ def inputs_of(recipe: dict[str, Any]) -> list[dict[str, str]]:
     """What the channels of a recipe's image are, in order.
 
     ``{image = "T1"}`` is the scan, ``{model = "tissue", output = "probabilities"}`` or ``"labels"`` is what the tissue
-    network of the recipe's ``[cascade]`` finds in it.
+    network of the recipe's ``[cascade]`` finds in it, ``{prompt = "label"}`` and the other
+    :data:`spanseg.clicks.CHANNELS`, all of them in this order, are what a user says about one structure.
 
     Raises:
         SpansegError: an entry that is neither.
     """
     inputs: list[dict[str, str]] = recipe.get("recipe", {}).get("inputs", [{"image": "T1"}])
-    for one in inputs:
+    prompts = [one for one in inputs if "prompt" in one]
+    if prompts and inputs != [{"image": "T1"}, *({"prompt": name} for name in CHANNELS)]:
+        raise SpansegError(
+            "the recipe's inputs mix prompts with other things; a click network's are the image, then "
+            f"{', '.join(CHANNELS)}."
+        )
+    for one in [] if prompts else inputs:
         if set(one) != {"image"} and (one.get("model") != "tissue" or one.get("output") not in OUTPUTS):
             raise SpansegError(
                 f'the recipe\'s inputs hold {one}; expected {{image = "T1"}} or {{model = "tissue", output = '
                 f"{' or '.join(OUTPUTS)}}}."
             )
     return inputs
+
+
+def is_clicked(recipe: dict[str, Any]) -> bool:
+    """Whether a recipe's network is one that users point into."""
+    return any("prompt" in one for one in inputs_of(recipe))
 
 
 def channels_of(recipe: dict[str, Any]) -> int:

@@ -30,7 +30,8 @@ class MuonAdamW(torch.optim.Optimizer):
         weight_decay: float = 0.01,
         muon: bool = True,
     ) -> None:
-        super().__init__(list(parameters), {"lr": lr, "weight_decay": weight_decay, "muon": muon})
+        given: list[Any] = list(parameters)
+        super().__init__(given, {"lr": lr, "weight_decay": weight_decay, "muon": muon})
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]

@@ -19,6 +19,7 @@ SECTIONS = (
     "adapt",
     "objective",
     "synth",
+    "clicks",
     "real",
     "cascade",
     "train",

@@ -5,17 +5,19 @@ from typing import Any
 
 from spanseg import model, splits
 from spanseg.cascade import cascaded
+from spanseg.clicked import ClickedScans, ClickOptions
 from spanseg.errors import SpansegError
 from spanseg.facts import Facts
 from spanseg.generation import PackedMap, load_classes
 from spanseg.interfaces import Source
 from spanseg.labelled import RealOptions, chosen_pairs, labelled_scans
+from spanseg.labels import load_protocol
 from spanseg.lifespan import Lifespan
 from spanseg.sampling import GENTLE, Mixture, RealScans
 from spanseg.sentences import load_table
 from spanseg.silver import Silver
 from spanseg.splits import Member
-from spanseg.synth import Generator, SynthOptions
+from spanseg.synth import Generator, NearStructures, SynthOptions
 from spanseg.told import TAKES, Numbers, Teller, Telling
 
 PLAIN: dict[str, Any] = {
@@ -104,6 +106,10 @@ def _synthetic(
 ) -> Source:
     """Synthetic scans of people of whom nothing is known."""
     canvas, tell = model.canvas_of(recipe), teller(recipe)
+    if model.is_clicked(recipe):
+        how = options_from(ClickOptions, recipe.get("clicks", {}), "clicks")
+        table = load_classes(load_protocol(how.structures))
+        return ClickedScans(NearStructures(maps, table, canvas, options, device), how, canvas.voxel_mm)
     source: Source = Generator(maps, load_classes(model.protocol_of(recipe)), canvas, options, device)
     if silver:
         source = Silver(source, silver, canvas.voxel_mm)

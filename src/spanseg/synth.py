@@ -17,7 +17,8 @@ from spanseg.deform import Canvas, Deformation, Draw, resize
 from spanseg.generation import GenerationClasses, PackedMap
 from spanseg.interfaces import Sample
 
-_OFFSETS = ((-0.25, -0.25, -0.25), (0.25, 0.25, -0.25), (0.25, -0.25, 0.25), (-0.25, 0.25, 0.25))
+OFFSETS = ((-0.25, -0.25, -0.25), (0.25, 0.25, -0.25), (0.25, -0.25, 0.25), (-0.25, 0.25, 0.25))
+"""Where in a voxel the labels are read for its partial volume, in voxels from its middle."""
 
 
 @dataclass(frozen=True)
@@ -94,12 +95,15 @@ class Generator:
     def draw(self, seed: int, index: int) -> Sample:
         """Draw one normalised scan and the protocol's class of each voxel."""
         draw = Draw(seed, index, self.canvas, self.device)
-        rng = draw.rng
-        classes, offsets = self._deformed(draw, int(rng.integers(len(self.maps))))
-        means, deviations = self.contrasts.draw(rng)
+        classes, offsets = self._deformed(draw, int(draw.rng.integers(len(self.maps))))
+        return self._scanned(draw, classes, offsets, classes)
+
+    def _scanned(self, draw: Draw, classes: Tensor, offsets: list[Tensor], truth: Tensor) -> Sample:
+        """Paint, scan and mask: the image follows from the classes and their displaced reads, the target from truth."""
+        means, deviations = self.contrasts.draw(draw.rng)
         image = _paint(classes, offsets, means.to(self.device), deviations.to(self.device), draw)
         image = scanner(image, draw, self.options)
-        target = self.target[classes.int()]
+        target = self.target[truth.int()]
         keep = self._mask(classes, draw)
         image = torch.where(keep, image, 0.0)
         target = torch.where(keep, target, 0)
@@ -108,13 +112,20 @@ class Generator:
     def _deformed(self, draw: Draw, which: int) -> tuple[Tensor, list[Tensor]]:
         """Read a label map through a random deformation: once at voxel centres, four times off them."""
         labels, centre, voxel_mm = self.maps[which]
-        options = self.options
-        how = Deformation(draw, options.rotation, options.scaling, options.shear, options.shift_mm, options.elastic_mm)
+        how = self._deformation(draw)
         place = how.through(centre, voxel_mm)
-        reads = [place.nearest(labels), *(place.nearest(labels, offset) for offset in _OFFSETS)]
+        reads = [place.nearest(labels), *(place.nearest(labels, offset) for offset in OFFSETS)]
         if how.flip:
             reads = [self.mirror[read.int()] for read in reads]
         return reads[0], reads[1:]
+
+    def _deformation(self, draw: Draw) -> Deformation:
+        how = self.options
+        return Deformation(draw, how.rotation, how.scaling, how.shear, how.shift_mm, how.elastic_mm)
+
+    def _centre(self, draw: Draw, which: int) -> np.ndarray:
+        """Voxel of a label map that the canvas is centred on: the middle of its brain."""
+        return self.maps[which][1]
 
     def _mask(self, classes: Tensor, draw: Draw) -> Tensor:
         """Which voxels stay: the field of view, and for stripped scans the brain with some of its surroundings."""
@@ -136,6 +147,17 @@ class Generator:
             ragged = draw.smooth_field((25.0,), (1.0,), 1)[0] > 0.3
             return grown | (_grow(brain, round(6.0 / self.canvas.voxel_mm)) & ragged)
         return brain | (grown & self.csf[classes.int()])
+
+
+class NearStructures(Generator):
+    """Draws neighbourhoods: the canvas is centred on any voxel of any structure, each structure as likely."""
+
+    def _centre(self, draw: Draw, which: int) -> np.ndarray:
+        classes = self.target[self.maps[which][0].int()]
+        present = torch.unique(classes[classes > 0])
+        chosen = present[int(draw.rng.integers(len(present)))]
+        inside = torch.nonzero(classes == chosen)
+        return inside[int(draw.rng.integers(len(inside)))].cpu().numpy().astype(float)
 
 
 class _Contrasts:

@@ -1,0 +1,233 @@
+"""A prompt corrects one structure of a segmentation: the click network answers, and a bounded part of it is taken over.
+
+What a prompt may change is bounded by rule, not by trust in a network:
+
+- a positive point or scribble adds one connected piece that holds it, a negative one removes such a piece, and neither
+  reaches farther than :data:`REACH_MM` from the prompt;
+- a box decides anew what lies inside it (as far as the network sees it), and nothing else;
+- every voxel has one label: what is added is taken from its neighbours, what is removed goes to the nearest of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol as Contract
+
+import numpy as np
+
+from spanseg.clicks import Click, channels
+from spanseg.errors import SpansegError
+from spanseg.geometry import Placement, bounding_box, grown
+from spanseg.intensity import normalise
+from spanseg.labels import Protocol
+from spanseg.prompts import Prompt
+from spanseg.runtime import Engine, open_model
+from spanseg.volume import Volume, canonical
+
+REACH_MM = 30.0
+"""How far from a point or scribble the labels may change."""
+CERTAIN = 128
+"""Probability, 0 to 255, from which a voxel belongs to the structure."""
+
+
+class Corrects(Contract):
+    """What answers prompts: the shipped click network, or another model on the same contract."""
+
+    @property
+    def name(self) -> str:
+        """What the record of a correction says answered it."""
+        ...
+
+    def correct(self, labels: np.ndarray, structure: int, prompts: Sequence[Prompt]) -> np.ndarray:
+        """Return corrected labels; see :meth:`Corrector.correct`."""
+        ...
+
+
+class Corrector:
+    """Answers prompts on one scan with a click network.
+
+    Args:
+        scan: the image.
+        protocol: names the structures.
+        model: name of a shipped click network, or a folder.
+        threads: threads of the network; ``None`` takes all cores.
+
+    Raises:
+        SpansegError: the model is not a click network.
+    """
+
+    def __init__(self, scan: Volume, protocol: Protocol, model: str = "click", threads: int | None = None) -> None:
+        folder = open_model(model)
+        if not any("prompt" in one for one in folder.inputs):
+            raise SpansegError(
+                f"{folder.path}: expected a network that answers clicks, such as the shipped 'click'; this one "
+                f"segments by itself: use it with 'spanseg segment --model {model}'."
+            )
+        self.protocol, self.shape = protocol, scan.shape
+        self.image, self.orientation = canonical(scan)
+        self.engine = Engine(folder, "f32", threads)
+        self._outside = float(np.quantile(self.image.data, 0.005))
+        version = folder.table["model"]["version"]
+        self._name = f"{folder.title} {version} ({folder.sha256()[:12]}), {self.engine.name}"
+
+    @property
+    def name(self) -> str:
+        """The network, its version and hash, and the engine."""
+        return self._name
+
+    def correct(self, labels: np.ndarray, structure: int, prompts: Sequence[Prompt]) -> np.ndarray:
+        """Correct one structure.
+
+        Args:
+            labels: FreeSurfer ids on the scan's grid, int32, shape (i, j, k); not changed.
+            structure: id of the structure that the prompts are about.
+            prompts: all prompts about it that count, the newest last; the newest says where something changes.
+
+        Returns:
+            Corrected labels, int32, same shape.
+
+        Raises:
+            SpansegError: labels of another grid, a structure that the protocol does not have, or a prompt that lies
+                outside the image.
+        """
+        self.protocol.class_of(structure)
+        if labels.shape != self.shape:
+            raise SpansegError(f"the labels have the shape {labels.shape}, the scan {self.shape}; use its own grid.")
+        if not prompts or structure == 0:
+            raise SpansegError("a correction needs a prompt and a structure other than the background.")
+        for prompt in prompts:
+            prompt.checked(self.shape)
+        turned = self.orientation.to_canonical(labels)
+        said = [_Said(prompt.kind, prompt.positive, self._turned(prompt)) for prompt in prompts]
+        answer, where = self._answer(turned == structure, said)
+        before = turned == structure
+        after = self._allowed(before, answer, where, said[-1])
+        corrected = relabelled(turned, after, structure)
+        return np.ascontiguousarray(self.orientation.to_original(corrected))
+
+    def _turned(self, prompt: Prompt) -> np.ndarray:
+        """Voxels of a prompt in canonical order, shape (voxel, 3)."""
+        turned = np.array(prompt.voxels)[:, list(self.orientation.axes)]
+        last = np.array(self.image.shape) - 1
+        return np.where(self.orientation.flips, last - turned, turned)
+
+    def _answer(self, mask: np.ndarray, said: Sequence[_Said]) -> tuple[np.ndarray, tuple[slice, slice, slice]]:
+        """Where the network sees the structure: boolean voxels, and the part of the scan that they fill."""
+        size, newest = self.image.voxel_size_mm, said[-1].voxels
+        centre = (newest.min(0) + newest.max(0)) / 2 * size
+        folder = self.engine.model
+        placement = Placement(self.image.shape, size, folder.canvas_shape, folder.voxel_mm, centre)
+        image = normalise(placement.to_canvas(self.image.data, self._outside))
+        label = placement.to_canvas(mask, 0.0) >= 0.5
+        clicks = [
+            Click((int(i), int(j), int(k)), one.positive)
+            for one in said
+            if one.kind != "box"
+            for i, j, k in _on_canvas(placement, one.voxels)
+        ]
+        box = _box_on_canvas(placement, newest) if said[-1].kind == "box" else None
+        answer = self.engine(np.concatenate([image[None], channels(label, clicks, box)]))[1]
+        seen, where = placement.from_canvas(answer, (slice(None), slice(None), slice(None)))
+        return seen >= CERTAIN, where
+
+    def _allowed(
+        self, before: np.ndarray, answer: np.ndarray, where: tuple[slice, slice, slice], newest: _Said
+    ) -> np.ndarray:
+        """The structure after the prompt: the part of the answer that the prompt asked for."""
+        seen = np.zeros_like(before)
+        seen[where] = answer
+        if newest.kind == "box":
+            low, high = newest.voxels.min(0), newest.voxels.max(0) + 1
+            seen_there = zip(low, high, where, strict=True)
+            inside = tuple(slice(max(int(a), s.start), min(int(b), s.stop)) for a, b, s in seen_there)
+            after = before.copy()
+            after[inside] = seen[inside]
+            return after
+        near = _near(before.shape, newest.voxels, self.image.voxel_size_mm)
+        box = bounding_box(near)
+        wanted = ((seen & ~before) if newest.positive else (before & ~seen)) & near
+        pointed = np.zeros_like(before)
+        pointed[tuple(newest.voxels.T)] = True
+        wanted |= pointed & (before != newest.positive)
+        after = before.copy()
+        after[box] ^= _pieces_with(wanted[box], pointed[box])
+        return after
+
+
+class _Said:
+    """A prompt in canonical order.
+
+    Args:
+        kind, positive: as in :class:`spanseg.prompts.Prompt`.
+        voxels: shape (voxel, 3).
+    """
+
+    def __init__(self, kind: str, positive: bool, voxels: np.ndarray) -> None:
+        self.kind, self.positive, self.voxels = kind, positive, voxels
+
+
+def relabelled(labels: np.ndarray, after: np.ndarray, structure: int) -> np.ndarray:
+    """Labels in which a structure lies where it is said to lie; what it leaves goes to the nearest other label.
+
+    Args:
+        labels: ids, shape (i, j, k); not changed.
+        after: where the structure lies now, boolean, same shape.
+        structure: its id.
+    """
+    from scipy import ndimage
+
+    result: np.ndarray = np.where(after, structure, labels).astype(np.int32)
+    box = bounding_box((labels == structure) & ~after)
+    if box is None:
+        return result
+    wide = grown(box, (labels.shape[0], labels.shape[1], labels.shape[2]), 20)
+    part = result[wide]
+    others = part != structure
+    if not others.any():
+        part[~after[wide]] = 0
+        return result
+    nearest = ndimage.distance_transform_edt(~others, return_distances=False, return_indices=True)
+    left = ~others & ~after[wide]
+    part[left] = part[tuple(nearest[:, left])]
+    return result
+
+
+def _on_canvas(placement: Placement, voxels: np.ndarray) -> np.ndarray:
+    """Scan voxels as the nearest voxels of the canvas, each once, shape (voxel, 3)."""
+    middle = (np.array(placement.canvas_shape) - 1) / 2
+    at_mm = voxels * placement.scan_voxel_mm
+    return np.unique(np.rint((at_mm - placement.centre_mm) / placement.canvas_voxel_mm + middle).astype(int), axis=0)
+
+
+def _box_on_canvas(placement: Placement, corners: np.ndarray) -> np.ndarray:
+    """Voxels of the canvas inside a box, boolean."""
+    low, high = _on_canvas(placement, corners.min(0)[None])[0], _on_canvas(placement, corners.max(0)[None])[0] + 1
+    inside = np.zeros(placement.canvas_shape, dtype=bool)
+    inside[tuple(slice(max(0, int(a)), max(0, int(b))) for a, b in zip(low, high, strict=True))] = True
+    return inside
+
+
+def _near(shape: tuple[int, ...], voxels: np.ndarray, voxel_mm: np.ndarray) -> np.ndarray:
+    """Voxels within :data:`REACH_MM` of a prompt, boolean."""
+    from scipy import ndimage
+
+    near = np.zeros(shape, dtype=bool)
+    reach = np.ceil(REACH_MM / voxel_mm).astype(int)
+    low = np.maximum(voxels.min(0) - reach, 0)
+    high = np.minimum(voxels.max(0) + reach + 1, shape)
+    part = tuple(slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
+    away = np.ones(tuple(high - low), dtype=bool)
+    away[tuple((voxels - low).T)] = False
+    near[part] = ndimage.distance_transform_edt(away, sampling=voxel_mm) <= REACH_MM
+    return near
+
+
+def _pieces_with(mask: np.ndarray, pointed: np.ndarray) -> np.ndarray:
+    """Connected pieces of a mask, diagonals included, that hold a voxel which was pointed at."""
+    from scipy import ndimage
+
+    pieces, count = ndimage.label(mask, np.ones((3, 3, 3)))
+    chosen = np.zeros(count + 1, dtype=bool)
+    chosen[pieces[pointed & mask]] = True
+    chosen[0] = False
+    return chosen[pieces]

@@ -13,9 +13,12 @@ from spanseg.cli import main as cli
 from spanseg.errors import SpansegError
 from spanseg.judging import changes, judge
 from spanseg.labelled import pair_scans
+from spanseg.labels import UNKNOWN, load_protocol
 from spanseg.participants import participant_of
+from spanseg.sampling import LabelledScan
 from spanseg.sidecar import file_sha256
 from spanseg.simulate import simulate
+from spanseg.volume import Volume
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +57,19 @@ def adapter(base, pairs, tmp_path_factory):
     adaptation.adapt(pairs[:3], folder, options(base), plans.append, lambda row: None, pairs[3:])
     adaptation.exported(folder, "ours", options(base), pairs[0][0])
     return folder, plans[0]
+
+
+def test_what_the_truth_gives_to_a_neighbour_of_a_structure_that_it_leaves_out_is_unknown():
+    aseg = load_protocol("aseg")
+    csf, cortex, white = (aseg.class_of(value) for value in (24, 3, 2))
+    truth = np.array([cortex, cortex, white, 0, UNKNOWN, csf], dtype=np.int16).reshape(6, 1, 1)
+    found = np.array([24, 3, 24, 24, 24, 24], dtype=np.int32).reshape(6, 1, 1)
+    scan = LabelledScan("a", truth * 0.0, truth, np.ones(3), (csf,))
+    turned = Volume(found[::-1], np.diag([-1.0, 1, 1, 1]))  # another order of voxels than the scan's RAS+
+    classes = adaptation.borders_unknown(scan, turned, aseg).classes.ravel().tolist()
+    assert classes == [UNKNOWN, cortex, UNKNOWN, 0, UNKNOWN, csf]
+    labels_all = LabelledScan("a", truth * 0.0, truth, np.ones(3))
+    assert (adaptation.borders_unknown(labels_all, turned, aseg).classes == truth).all()
 
 
 def test_the_plan_says_what_will_be_trained(adapter):

@@ -2,10 +2,11 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -17,13 +18,15 @@ from spanseg.images import read_scan
 from spanseg.interfaces import Source
 from spanseg.judging import ScanWithTruth
 from spanseg.labelled import read_labelled
+from spanseg.labels import UNKNOWN, Protocol
 from spanseg.participants import participant_of
 from spanseg.runtime import open_model
-from spanseg.sampling import GENTLE, Mixture, RealScans, batch_of
+from spanseg.sampling import GENTLE, LabelledScan, Mixture, RealScans, batch_of
 from spanseg.segmenter import SegmentOptions, load_model, segment_scan
 from spanseg.sources import options_from
 from spanseg.synth import Generator, SynthOptions
 from spanseg.train import Trainer, TrainOptions
+from spanseg.volume import Volume, canonical
 
 FEW_SCANS = 3
 """With fewer labelled scans than this only tokens are learned."""
@@ -44,6 +47,8 @@ class AdaptOptions:
         most_steps: optimiser steps at most.
         lr: highest learning rate.
         seed: of all draws.
+        keep_unlabelled: let structures that the labels leave out keep what the base model gives them. Manual labels
+            without sulcal CSF, say, draw the cortex wide into it; with this, such voxels teach nothing.
     """
 
     start: str = "default"
@@ -55,6 +60,7 @@ class AdaptOptions:
     most_steps: int = 240
     lr: float = 1e-3
     seed: int = 0
+    keep_unlabelled: bool = True
 
 
 @dataclass(frozen=True)
@@ -136,8 +142,9 @@ def adapt(
     network = runs.network_of(recipe)
     objective = dict(recipe["objective"])
     reward = parts.build("objectives", objective.pop("name"), objective)
-    maps = _replayed(pairs, recipe, options)
-    source = _source(pairs, maps, recipe, options)
+    found = _found([scan for scan, _ in pairs], options.start)
+    maps = _replayed(found, recipe, options)
+    source = _source(pairs, found, maps, recipe, options)
     step_s = _measure(network, reward, source)
     steps = max(10, min(options.most_steps, int(0.9 * options.budget_s / step_s)))
     tell(_plan(recipe["adapt"]["name"], reason, step_s, steps, network))
@@ -152,24 +159,37 @@ def adapt(
     return folder / checkpoint.DELTA
 
 
-def _replayed(
-    pairs: Sequence[ScanWithTruth], recipe: dict[str, Any], options: AdaptOptions
-) -> list[generation.PackedMap]:
+def _found(scans: Sequence[Path], start: str) -> dict[str, Volume]:
+    """What the base model itself makes of the given scans: labels by the scan's file name."""
+    options = SegmentOptions(model=start)
+    predictor = load_model(options)
+    return {path.name: segment_scan(read_scan(path), predictor, options).labels for path in scans}
+
+
+def _replayed(found: dict[str, Volume], recipe: dict[str, Any], options: AdaptOptions) -> list[generation.PackedMap]:
     """Label maps to draw synthetic scans from; none where none are wanted."""
     if not options.replay_share:
         return []
     table = generation.load_classes(model.protocol_of(recipe))
     if options.replay is not None:
         return generation.read_maps(options.replay, table)
-    return _own_maps([scan for scan, _ in pairs], table, options.start)
+    return [generation.pack(labels, table, name) for name, labels in found.items()]
 
 
 def _source(
-    pairs: Sequence[ScanWithTruth], maps: list[generation.PackedMap], recipe: dict[str, Any], options: AdaptOptions
+    pairs: Sequence[ScanWithTruth],
+    found: dict[str, Volume],
+    maps: list[generation.PackedMap],
+    recipe: dict[str, Any],
+    options: AdaptOptions,
 ) -> Source:
     """The centre's own scans, mixed with synthetic ones against forgetting."""
     protocol, canvas = model.protocol_of(recipe), model.canvas_of(recipe)
-    scans = RealScans(read_labelled(pairs, options.labels, protocol), protocol, canvas, GENTLE)
+    labelled = read_labelled(pairs, options.labels, protocol)
+    if options.keep_unlabelled:
+        of_base = zip(labelled, pairs, strict=True)
+        labelled = [borders_unknown(one, found[scan.name], protocol) for one, (scan, _) in of_base]
+    scans = RealScans(labelled, protocol, canvas, GENTLE)
     if not maps:
         return scans
     section = {key: value for key, value in recipe.get("synth", {}).items() if key != "left_out"}
@@ -178,12 +198,17 @@ def _source(
     return Mixture([scans, synthetic], [1 - options.replay_share, options.replay_share])
 
 
-def _own_maps(scans: Sequence[Path], table: generation.GenerationClasses, start: str) -> list[generation.PackedMap]:
-    """Label maps made by the base model itself."""
-    options = SegmentOptions(model=start)
-    predictor = load_model(options)
-    found = ((path.name, segment_scan(read_scan(path), predictor, options).labels) for path in scans)
-    return [generation.pack(labels, table, name) for name, labels in found]
+def borders_unknown(scan: LabelledScan, found: Volume, protocol: Protocol) -> LabelledScan:
+    """Make voxels unknown that the truth gives to a structure, and the base model to one that the truth leaves out.
+
+    Args:
+        scan: with its truth.
+        found: the base model's labels of the same scan, on its own grid.
+        protocol: of both.
+    """
+    classes = protocol.crosswalk(protocol.name).apply(canonical(found)[0].data, scan.name)
+    left_out = np.isin(classes, scan.unlabelled) & ~np.isin(scan.classes, (0, *scan.unlabelled))
+    return replace(scan, classes=np.where(left_out, UNKNOWN, scan.classes).astype(scan.classes.dtype))
 
 
 def _measure(network: nn.Module, reward: Any, source: Source) -> float:

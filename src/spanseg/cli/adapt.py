@@ -27,12 +27,17 @@ def adapt(
     budget: Annotated[float, typer.Option(min=0.1, help="Minutes that the training may take.")] = 45.0,
     steps: Annotated[int, typer.Option(min=10, help="Steps at most.")] = 240,
     seed: Annotated[int, typer.Option(help="Of all draws.")] = 0,
+    keep_unlabelled: Annotated[
+        bool, typer.Option(help="Structures that the labels leave out keep the voxels that the base model gives them.")
+    ] = True,
 ) -> None:
     """Audit the scans, train, export, and print before and after on the people that were not trained on."""
     from spanseg import centres
     from spanseg.adaptation import AdaptOptions, adapt, exported, split_people
 
-    options = AdaptOptions(start, labels, how, replay, replay_share, budget * 60, steps, seed=seed)
+    options = AdaptOptions(
+        start, labels, how, replay, replay_share, budget * 60, steps, seed=seed, keep_unlabelled=keep_unlabelled
+    )
     name = centre or to.resolve().name
     folder = out or centres.folder_of(name)
     pairs = _audited(to, truth or to / "derivatives", start, labels)

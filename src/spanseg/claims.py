@@ -39,6 +39,17 @@ def take_claim(path: Path) -> bool:
     return False
 
 
+def keep_claim(path: Path) -> bool:
+    """Say that a claim is still in use; false if it is not this process's any more."""
+    try:
+        ours = path.read_text(encoding="utf-8", errors="replace").split()[1:] == [str(os.getpid()), _THIS_RUN]
+        if ours:
+            os.utime(path)
+    except OSError:
+        return False
+    return ours
+
+
 def drop_abandoned_claim(path: Path) -> None:
     """Remove a claim that is nobody's any more."""
     if path.is_file() and _is_abandoned(path):

@@ -79,10 +79,15 @@ def _write_report(folder: Path, stem: str, scan: Scan, result: Segmentation) -> 
 
 def volumes_table(result: Segmentation, protocol: Protocol) -> str:
     """Volumes as TSV: one row a structure, mm³ from probabilities and from labels, the 90 % interval; ``n/a``: none."""
+    return volume_rows(result.volumes, protocol, any(UNCERTAIN_SIDES in warning for warning in result.warnings))
+
+
+def volume_rows(volumes: Iterable[StructureVolume], protocol: Protocol, uncertain_sides: bool) -> str:
+    """The table of volumes, with a note at what has two sides where those are uncertain."""
     sided = {structure.id for structure in protocol.structures if structure.mirror != structure.id}
-    doubtful = sided if any(UNCERTAIN_SIDES in warning for warning in result.warnings) else set()
+    doubtful = sided if uncertain_sides else set()
     rows = []
-    for volume in result.volumes:
+    for volume in volumes:
         note = volume.note or (UNCERTAIN_SIDES if volume.id in doubtful else "n/a")
         sizes = (volume.mm3, volume.mm3_labels, volume.low_mm3, volume.high_mm3)
         rows.append((volume.id or "n/a", volume.name, *map(_mm3, sizes), note))

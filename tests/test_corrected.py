@@ -1,0 +1,107 @@
+"""Corrections saved and exported: files hold what was seen, the trail how it came about; training takes them."""
+
+import json
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+
+from fake_corrector import AMYGDALA, HIPPOCAMPUS, PROTOCOL, BallCorrector, begin, click, write_scan
+from spanseg.cases import find_cases
+from spanseg.corrected import is_saved, save
+from spanseg.corrected_dataset import export_dataset
+from spanseg.dataset_audit import inspect_dataset
+from spanseg.errors import SpansegError
+from spanseg.labelled import pair_scans, read_labelled
+from spanseg.prompts import Prompt
+from spanseg.sidecar import file_sha256
+
+
+def test_saving_writes_labels_tables_and_the_audit_trail(tmp_path: Path) -> None:
+    session = begin(find_cases(write_scan(tmp_path / "in" / "head.nii.gz"), tmp_path / "out")[0])
+    click(session, (HIPPOCAMPUS, (6, 6, 6)), (AMYGDALA, (8, 8, 8)))
+    session.undo()
+    scribble = Prompt("scribble", True, tuple((5 + n, 6, 7) for n in range(9)))
+    session.prompt(HIPPOCAMPUS, scribble, BallCorrector())
+    scan = session.case.scan.read_bytes()
+    assert not is_saved(session)
+    names = save(session)
+    assert is_saved(session) and names[0] == "head_desc-corrected_dseg.nii.gz"
+    written = nibabel.load(session.case.folder / names[0])
+    assert np.array_equal(np.asanyarray(written.dataobj), session.labels)
+    assert np.array_equal(written.affine, nibabel.load(session.case.scan).affine)
+    assert session.case.scan.read_bytes() == scan
+    record = json.loads((session.case.folder / names[3]).read_text(encoding="utf-8"))
+    assert record["in_force"] == [1, 4] and [event["kind"] for event in record["events"]][2] == "undo"
+    last = record["events"][-1]
+    assert (last["name"], last["prompt"], last["prompt_voxels"]) == ("Left-Hippocampus", "scribble", 9)
+    assert last["where"] == [[5, 6, 7], [13, 6, 7]] and last["corrector"] == BallCorrector.name
+    assert last["changed_voxels"] == session.events[-1].change.voxels > 0 and last["time"].endswith("+00:00")
+    rows = [line.split("\t") for line in (session.case.folder / names[2]).read_text(encoding="utf-8").splitlines()]
+    sizes = {row[1]: row[3] for row in rows}
+    assert float(sizes["Left-Hippocampus"]) == (session.labels == HIPPOCAMPUS).sum() * 27
+    click(session, (AMYGDALA, (8, 8, 8)))
+    assert not is_saved(session)
+    session.close()
+
+
+def test_nothing_that_is_read_can_be_overwritten(tmp_path: Path) -> None:
+    scan = write_scan(tmp_path / "in" / "head.nii.gz")
+    own = find_cases(scan, tmp_path / "out")[0]
+    for path in own.written:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with pytest.raises(SpansegError, match="would overwrite this file"):
+            find_cases(scan, tmp_path / "out", labels=path)
+    start = tmp_path / "start" / "session" / "start.nii.gz"
+    write_scan(start)
+    with pytest.raises(SpansegError, match=r"start\.nii\.gz: the correction of start\.nii\.gz would overwrite"):
+        find_cases(start, tmp_path)
+
+
+def test_cases_of_a_folder_have_names_of_their_own(tmp_path: Path) -> None:
+    for person in ("anna", "ben"):
+        write_scan(tmp_path / "in" / person / "mri" / "head.nii.gz")
+    names = [case.name for case in find_cases(tmp_path / "in", tmp_path / "out")]
+    assert names == ["anna_mri_head", "ben_mri_head"]
+    with pytest.raises(SpansegError, match="--labels belongs to one scan"):
+        find_cases(tmp_path / "in", tmp_path / "out", tmp_path / "labels.nii.gz")
+
+
+def test_exported_cases_are_labelled_scans_that_can_be_trained_on(tmp_path: Path) -> None:
+    for number, name in enumerate(("sub-01/ses-1/anat/sub-01_ses-1_T1w", "sub-02/ses-1/anat/sub-02_ses-1_T1w")):
+        write_scan(tmp_path / "in" / f"{name}.nii.gz", seed=number)
+    cases = find_cases(tmp_path / "in", tmp_path / "out")
+    with pytest.raises(SpansegError, match="no case has saved labels yet"):
+        export_dataset(cases, PROTOCOL, tmp_path / "bids")
+    expected = {}
+    for number, case in enumerate(cases):
+        session = begin(case)
+        click(session, (HIPPOCAMPUS, (6 + 3 * number, 6, 6)))
+        save(session)
+        expected[f"sub-0{number + 1}"] = session.labels
+        session.close()
+    export_dataset(cases, PROTOCOL, tmp_path / "bids")
+    pairs = pair_scans(tmp_path / "bids", tmp_path / "bids" / "derivatives")
+    assert [file_sha256(scan) for scan, _ in pairs] == [file_sha256(case.scan) for case in cases]
+    report = inspect_dataset(pairs, PROTOCOL, None)
+    assert not report.refusals
+    for scan in read_labelled(pairs, None, PROTOCOL):
+        counts = np.bincount(scan.classes.ravel(), minlength=len(PROTOCOL))
+        assert counts.tolist() == [int((expected[scan.name] == s.id).sum()) for s in PROTOCOL.structures]
+
+
+def test_scans_with_any_name_are_exported_under_a_bids_name(tmp_path: Path) -> None:
+    for name in ("t1_crop.nii.gz", "t1 crop.nii.gz"):
+        write_scan(tmp_path / "in" / name)
+    cases = find_cases(tmp_path / "in", tmp_path / "out")
+    for case in cases:
+        session = begin(case)
+        save(session)
+        session.close()
+    assert [path.name for path in export_dataset(cases[:1], PROTOCOL, tmp_path / "bids")] == [
+        "sub-t1crop_desc-corrected_dseg.nii.gz"
+    ]
+    assert (tmp_path / "bids" / "sub-t1crop" / "anat" / "sub-t1crop_T1w.nii.gz").is_file()
+    with pytest.raises(SpansegError, match="would both be exported as sub-t1crop"):
+        export_dataset(cases, PROTOCOL, tmp_path / "bids")

@@ -21,10 +21,11 @@ SOURCE = ROOT / "src"
 LAYERS = (  # imports go down or stay level, never up
     # 0 values
     """errors interfaces volume labels facts result recipe parts intensity geometry windows averaging machine files
-    claims findings plain_names sentences""",
+    claims findings plain_names sentences prompts changes""",
     # 1 data
-    """streams headers affines voxels loading images inputs pairing tables participants schemes metrics stats generation
-    intervals centring deform synth silver told lifespan sampling labelled dataset_audit tensors losses optim""",
+    """streams headers affines voxels loading images inputs cases pairing tables participants schemes metrics stats
+    generation intervals centring clicks slice_prompts clicked deform synth silver told lifespan sampling labelled
+    dataset_audit tensors losses optim ambiguous""",
     # 2 parts
     """nets tokens meeting adapt objectives""",
     # 3 model
@@ -32,20 +33,23 @@ LAYERS = (  # imports go down or stay level, never up
     # 4 verbs
     """runtime runtime_torch telling chain passes labelling segmenter swaps centres asymmetry measures flags
     quality report report_pictures sidecar outputs batch_table batch verify evaluation evaluate judging checkpoint
-    import_weights text_tower params splits cascade sources folds train rebalance board runs graph export
-    adaptation simulate compare""",
+    import_weights import_sam text_tower params splits cascade sources folds train rebalance board runs graph export
+    adaptation simulate scanners compare correcting slice_answers correcting_sam events beliefs beginnings session
+    session_folder corrected corrected_dataset serve""",
     # 5 doors
     """spanseg __main__ cli""",
 )
 PART_FOLDERS = ("nets", "tokens", "adapt", "objectives")
-FOLDERS = (*PART_FOLDERS, "compare", "cli", "web")  # all files of a folder lie in its layer
+FOLDERS = (*PART_FOLDERS, "compare", "serve", "cli")  # all files of a folder lie in its layer
 TORCH = {
     *PART_FOLDERS,
-    *("deform", "synth", "silver", "told", "lifespan", "sampling", "labelled", "tensors", "losses", "optim", "meeting"),
+    *("deform", "synth", "silver", "clicked", "slice_prompts", "told", "lifespan", "ambiguous", "sampling"),
+    *("labelled", "tensors", "losses", "optim", "meeting"),
     *(
         "model",
         "checkpoint",
         "import_weights",
+        "import_sam",
         "text_tower",
         "params",
         "cascade",
@@ -55,11 +59,15 @@ TORCH = {
         "rebalance",
         "board",
     ),
-    *("runs", "graph", "export", "adaptation", "simulate", "runtime_torch"),
+    *("runs", "graph", "export", "adaptation", "simulate", "scanners", "runtime_torch"),
+    *("slice_answers", "correcting_sam"),
     *("cli.params", "cli.train", "cli.adapt", "cli.export", "cli.simulate", "cli.sentences"),
     *("compare", "cli.compare", "cli.fewshot", "cli.cross_domain", "cli.leave_one_centre_out"),
 }
-EXEMPT = {("segmenter", "runtime_torch")}  # loaded for --device cuda only
+EXEMPT = {  # loaded for --device cuda, and for a trained SAM, only
+    ("segmenter", "runtime_torch"),
+    ("cli.serve", "correcting_sam"),
+}
 WITHOUT_TORCH = {"numpy", "scipy", "nibabel", "PIL", "typer", "rich", "click", "spanseg", *sys.stdlib_module_names}
 
 Edge = tuple[str, bool]  # what is imported, and whether only for a type
@@ -169,6 +177,7 @@ def test_the_path_without_torch_never_reaches_it() -> None:
 
 def test_the_path_without_torch_needs_core_packages_only() -> None:
     allowed = {name: WITHOUT_TORCH | ({"openvino"} if name == "runtime" else set()) for name in MODULES}
+    allowed |= {name: WITHOUT_TORCH | {"fastapi", "starlette", "uvicorn"} for name in MODULES if unit(name) == "serve"}
     outside = {
         (name, whole)
         for name in MODULES

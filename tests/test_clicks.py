@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from spanseg.clicked import ClickedScans, ClickOptions, spoilt
+from spanseg.clicked import ClickOptions, Unprompted, chosen, said, spoilt
 from spanseg.clicks import REACH_VOXELS, Click, channels, click_map, next_click
 from spanseg.deform import Canvas, Draw
 from spanseg.errors import SpansegError
@@ -27,14 +27,15 @@ class Balls:
 
 
 class Always(torch.nn.Module):
-    """Answers one mask whatever it sees."""
+    """Answers class 2 in one mask whatever it sees."""
 
     def __init__(self, mask: np.ndarray) -> None:
         super().__init__()
         self.mask = torch.from_numpy(mask)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
-        return torch.stack([(~self.mask).float(), self.mask.float()])[None].expand(len(image), -1, -1, -1, -1)
+        classes = [(~self.mask).float(), torch.zeros(self.mask.shape), self.mask.float()]
+        return torch.stack(classes)[None].expand(len(image), -1, -1, -1, -1)
 
 
 def test_a_click_is_a_cone_that_ends_where_it_should():
@@ -90,37 +91,49 @@ def test_spoilt_labels_are_wrong_but_not_beyond_the_brain():
     assert max(differing) > 4 * min(differing)
 
 
-def test_samples_hold_the_scan_its_label_and_clicks_on_errors_and_repeat():
-    source = ClickedScans(Balls(), ClickOptions(boxed=0.0), 1.0)
+def test_what_is_said_names_errors_and_repeats():
+    truth, brain = torch.from_numpy(ball(6)), torch.from_numpy(ball(14))
+    options = ClickOptions(boxed=0.0)
     for index in range(8):
-        image, target, *_ = source.draw(3, index)
-        assert image.shape == (1, 5, 32, 32, 32)
-        assert set(torch.unique(target).tolist()) == {0, 1}
-        label, positive, negative = (image[0, channel].numpy() for channel in (1, 2, 3))
-        truth = target[0].numpy() == 1
+        label, positive, negative, box = (channel.numpy() for channel in said(truth, brain, options, (3, index)))
         assert (positive == 1).sum() + (negative == 1).sum() >= 1
-        assert truth[positive == 1].all()
-        assert not truth[negative == 1].any()
+        assert truth.numpy()[positive == 1].all()
+        assert not truth.numpy()[negative == 1].any()
         assert label[negative == 1].all()
-    again = source.draw(3, 7)
-    assert torch.equal(again.image, source.draw(3, 7).image)
-    assert not torch.equal(again.image, source.draw(3, 6).image)
+        assert not box.any()
+    assert torch.equal(said(truth, brain, options, (3, 7)), said(truth, brain, options, (3, 7)))
+    assert not torch.equal(said(truth, brain, options, (3, 7)), said(truth, brain, options, (3, 6)))
 
 
 def test_boxes_hold_most_of_the_structure_and_come_without_clicks():
-    source = ClickedScans(Balls(), ClickOptions(boxed=1.0), 1.0)
-    image, target, *_ = source.draw(0, 0)
-    assert not image[0, 2:4].any()
-    inside = image[0, 4] > 0
-    assert (target[0] == 1)[inside].sum() > 0.7 * (target[0] == 1).sum()
+    truth = torch.from_numpy(ball(6))
+    channel = said(truth, torch.from_numpy(ball(14)), ClickOptions(boxed=1.0), (0, 0))
+    assert not channel[1:3].any()
+    assert truth[channel[3] > 0].sum() > 0.7 * truth.sum()
+
+
+def test_small_structures_are_chosen_more_often_and_tiny_ones_never():
+    classes = torch.zeros(32, 32, 32, dtype=torch.long)
+    classes[8:24, 8:24, 8:20] = 1
+    classes[10:14, 10:14, 20:24] = 2
+    classes[20, 20, 20] = 3
+    rng = np.random.default_rng(0)
+    even = np.bincount([chosen(classes, ClickOptions(rarity=0.0), rng) for _ in range(200)], minlength=4)
+    rare = np.bincount([chosen(classes, ClickOptions(rarity=1.0), rng) for _ in range(200)], minlength=4)
+    assert even[1] > 60 and even[2] > 60
+    assert rare[2] > 180
+    assert even[3] == rare[3] == 0
+    assert chosen(torch.zeros(8, 8, 8, dtype=torch.long), ClickOptions(), rng) == 0
 
 
 def test_a_further_click_corrects_the_answer_before_and_keeps_the_clicks():
-    source = ClickedScans(Balls(), ClickOptions(boxed=0.0, empty=1.0, most=1, few_voxels=1), 1.0)
-    image, target, *_ = source.draw(0, 0)
-    truth = target[0].numpy() == 1
+    image, target, *_ = Unprompted(Balls()).draw(0, 0)
+    assert image.shape == (1, 5, 32, 32, 32)
+    assert not image[:, 1:].any()
+    truth = target[0].numpy() == 2
+    image[0, 1:] = said(target[0] == 2, target[0] > 0, ClickOptions(boxed=0.0, empty=1.0), (0, 0))
     answer = truth | ball(5, (26, 16, 16))
-    after = clicked_again(Always(answer), image, target, None)
+    after = clicked_again(Always(answer), image, target, [2], None)
     np.testing.assert_array_equal(after[0, 1].numpy() > 0, answer)
     assert torch.equal(after[:, 0], image[:, 0])
     assert (after[0, 2] >= image[0, 2]).all()
@@ -130,15 +143,35 @@ def test_a_further_click_corrects_the_answer_before_and_keeps_the_clicks():
     assert after[0, 3][fresh.voxel] == 1
 
 
-def test_the_objective_rewards_the_last_answer():
+class Remembers(torch.nn.Conv3d):
+    """A network that keeps what it was shown."""
+
+    def __init__(self) -> None:
+        super().__init__(5, 3, 3, padding=1)
+        self.shown = []
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        self.shown.append(image)
+        return super().forward(image)
+
+
+def test_the_objective_says_something_and_rewards_the_last_answer():
     torch.manual_seed(0)
-    network = torch.nn.Conv3d(5, 2, 3, padding=1)
-    image, target, *_ = ClickedScans(Balls(), ClickOptions(), 1.0).draw(0, 0)
-    losses = Clicked(rounds=2, phases=0)(network, Batch(image, target, 1))
+    network = Remembers()
+    image, target, *_ = Unprompted(Balls()).draw(0, 0)
+    rounds = []
+    for index in range(6):
+        network.shown.clear()
+        losses = Clicked(rounds=2, silent=0.0, phases=0, clicks={"boxed": 0.0})(network, Batch(image, target, index))
+        rounds.append(len(network.shown))
+        assert network.shown[-1][:, 1:].any()
+    assert set(rounds) == {1, 2, 3}
     sum(losses.values()).backward()
     assert network.weight.grad is not None
     assert network.weight.grad.abs().sum() > 0
-    assert set(losses) == {"dice", "cross_entropy"}
+    Clicked(silent=1.0, phases=0)(network, Batch(image, target, 0))
+    assert torch.equal(network.shown[-1], image)
+    assert not image[:, 1:].any()
 
 
 @pytest.mark.parametrize(

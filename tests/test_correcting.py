@@ -59,7 +59,10 @@ class Sees:
 
         def answer(seen: np.ndarray) -> np.ndarray:
             assert seen.shape == (5, 32, 32, 32)
-            return np.stack([np.zeros((32, 32, 32)), placed[-1].to_canvas(self.where, 0.0)]).astype(np.uint8)
+            found = np.zeros((len(ASEG), 32, 32, 32), dtype=np.uint8)
+            found[ASEG.class_of(HIPPOCAMPUS)] = placed[-1].to_canvas(self.where, 0.0)
+            found[0] = 255 - found[ASEG.class_of(HIPPOCAMPUS)]
+            return found
 
         answer.model, answer.name = self.model, self.name
         corrector.engine = answer
@@ -187,4 +190,6 @@ def test_bad_requests_are_refused_in_one_sentence(corrector, network):
             corrector.correct(*given)
     with pytest.raises(SpansegError, match="answers clicks"):
         Corrector(volume(), ASEG, "default")
+    with pytest.raises(SpansegError, match="of 'tissue'"):
+        Corrector(volume(), load_protocol("tissue"), network)
     assert "spanseg click" in corrector.name

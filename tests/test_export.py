@@ -105,3 +105,14 @@ def test_a_folder_without_a_network_is_refused(tmp_path):
 def test_unknown_precision_is_refused(exported):
     with pytest.raises(SpansegError, match="f32, bf16, auto"):
         runtime.Engine(runtime.open_model(str(exported[0])), "f16")
+
+
+def test_labels_agree_where_they_are_the_same_or_tied_in_both():
+    def answers(*classes):
+        return np.array(classes, dtype=np.uint8).T[:, :, None, None]
+
+    first = answers((0, 200, 55), (10, 123, 122), (10, 123, 122), (250, 3, 2))
+    second = answers((0, 190, 65), (10, 122, 123), (10, 100, 145), (250, 2, 3))
+    assert export.agreement(first, second) == pytest.approx(2 / 3)  # same, tied, different; the last is background
+    assert export.agreement(second, first) == pytest.approx(2 / 3)
+    assert export.agreement(first[:1], first[:1]) == 1.0

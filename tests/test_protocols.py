@@ -10,7 +10,7 @@ from spanseg.images import read_labels
 from spanseg.labels import UNKNOWN, Protocol, load_protocol, protocol_names
 from spanseg.metrics import score_classes
 
-COUNTS = {"tissue": 3, "aseg": 32, "dkt": 92, "dk106": 106}
+COUNTS = {"subcortical": 12, "tissue": 3, "aseg": 32, "dkt": 92, "dk106": 106}
 DK = frozenset(range(1, 36)) - {4}
 DKT = DK - {1, 32, 33}
 PEOPLE = 2  # whose labels are looked at, of each folder
@@ -34,7 +34,7 @@ def test_counts(protocol: Protocol) -> None:
 def test_tissues_partition_the_structures(protocol: Protocol) -> None:
     parts = [{i for i, t in enumerate(protocol.tissue_of_class) if t == value} for value in (1, 2, 3)]
     assert sum(map(len, parts)) == len(set.union(*parts)) == COUNTS[protocol.name]
-    assert all(parts)
+    assert all(parts) or not any(parts[0] | parts[2]), "a protocol has all tissues, or nuclei alone"
 
 
 def test_dk106_is_the_table_of_the_specification() -> None:
@@ -99,6 +99,15 @@ def test_tissue_of_a_scheme_agrees_with_the_tissue_of_its_structures(other: str,
     }
     allowed = {"synthseg": {85, 30, 62}}.get(scheme, set())  # the chiasm lies in aseg's CSF there
     assert set(differ) <= allowed, differ
+
+
+def test_a_part_of_a_protocol_takes_its_crosswalks_over() -> None:
+    part, whole = load_protocol("subcortical"), load_protocol("aseg")
+    assert set(part.crosswalk_names) == {"subcortical", *whole.crosswalk_names}
+    found = part.crosswalk("neuromorphometrics")
+    assert part.ids[found.classes[48]] == 17 and found.classes[44] == 0 and found.classes[64] == UNKNOWN
+    assert found.classes.keys() == whole.crosswalk("neuromorphometrics").classes.keys()
+    assert found.unlabelled == (), "only CSF is unlabelled there, which is no nucleus"
 
 
 def test_a_parcellation_of_other_borders_is_unknown() -> None:

@@ -10,7 +10,7 @@ from spanseg.interfaces import Batch
 from spanseg.parts import build
 from spanseg.sources import teller
 
-FULL_SIZE = {"kgpl", "vpt"}
+FULL_SIZE = {"kgpl", "vpt", "sam-lora"}
 CPU_SIZE = [name for name in recipes.shipped() if name not in FULL_SIZE]
 
 

@@ -16,13 +16,13 @@ from spanseg.deform import Canvas, Draw
 from spanseg.errors import SpansegError
 from spanseg.facts import Facts
 from spanseg.generation import GenerationClasses, PackedMap
-from spanseg.interfaces import Sample, Source, Told
+from spanseg.interfaces import Sample, Told
 from spanseg.labels import UNKNOWN
 from spanseg.synth import OFFSETS, Generator, SynthOptions
 
-BAND_MM, GONE_YEARS = 3.0, 1.0
+BAND_MM, GONE_YEARS = 4.0, 1.0
 """Width of the band at birth, and the age at which nothing is left of it."""
-THICKNESS_MM = (-1.0, 2.0)
+THICKNESS_MM = (-1.5, 2.5)
 """How far people's border between cortex and white matter lies inside the map's white matter, from and to."""
 AGES_YEARS = {"infant": (0.0, GONE_YEARS), "adult": (18.0, 80.0)}
 INFANTS = 0.7
@@ -73,6 +73,9 @@ class Ambiguous(Generator):
         canvas: grid of what is drawn.
         options: how far the generator goes.
         tell: makes what the network is told; ``None`` for a network that is told nothing.
+        width: a second channel shows the grey ribbon, ``given`` with the true width of the band as its brightness, or
+            ``hidden``, in one brightness for everybody; empty for no second channel. A value that is the same in all
+            voxels would be lost in the first instance norm.
     """
 
     def __init__(
@@ -82,11 +85,12 @@ class Ambiguous(Generator):
         canvas: Canvas,
         options: SynthOptions,
         tell: Tell | None = None,
+        width: str = "",
     ) -> None:
         grey, white = np.isin(table.ids, _GREY_IDS), np.isin(table.ids, _WHITE_IDS)
         other = np.isin(table.kind, ("GM", "WM")) & ~grey & ~white
         super().__init__(list(maps), replace(table, target=np.where(other, UNKNOWN, table.target)), canvas, options)
-        self.tell = tell
+        self.tell, self.width, self.is_grey = tell, width, torch.from_numpy(grey)
         self.classes = np.repeat(np.arange(len(table.ids)), len(_DEPTHS_MM))
         self.as_grey = _exchanged(table, _WHITE_IDS, _GREY_IDS)[self.classes]
         self.as_white = _exchanged(table, _GREY_IDS, _WHITE_IDS)[self.classes]
@@ -99,7 +103,9 @@ class Ambiguous(Generator):
         sample = self.scan_of(who, seed, index)
         if self.tell is None:
             return sample
-        return sample._replace(told=self.tell(Facts(age_years=who.age_years), rng=np.random.default_rng([seed, index, 5])))
+        return sample._replace(
+            told=self.tell(Facts(age_years=who.age_years), rng=np.random.default_rng([seed, index, 5]))
+        )
 
     def scan_of(self, who: Someone, seed: int, index: int) -> Sample:
         """The scan of a given person; all that is not about the person follows from seed and index."""
@@ -116,27 +122,12 @@ class Ambiguous(Generator):
             return self.mirror[moved.int()] if how.flip else moved
 
         seen, true = classes(who.thickness_mm + who.band_mm), classes(who.thickness_mm)
-        return self._scanned(draw, seen[reads[0]], [seen[read] for read in reads[1:]], true[reads[0]])
-
-
-class WithBand:
-    """Puts the true width of the band, or the same for everybody, into a second channel of a scan.
-
-    The width stands where the scan is not dark: a channel of one value would be lost in the first instance norm.
-
-    Args:
-        source: of :class:`Ambiguous` scans.
-        is_true: the person's own width; otherwise half of the widest.
-    """
-
-    def __init__(self, source: Source, is_true: bool) -> None:
-        self.source, self.is_true = source, is_true
-
-    def draw(self, seed: int, index: int) -> Sample:
-        """Draw a scan and add the channel."""
-        sample = self.source.draw(seed, index)
-        width = someone(seed, index).band_mm / BAND_MM if self.is_true else 0.5
-        return sample._replace(image=torch.cat([sample.image, width * (sample.image > 0.05)], 1))
+        sample = self._scanned(draw, seen[reads[0]], [seen[read] for read in reads[1:]], true[reads[0]])
+        if not self.width:
+            return sample
+        brightness = 0.5 + (who.band_mm / BAND_MM if self.width == "given" else 0.5)
+        ribbon = brightness * self.is_grey[seen[reads[0]].int()]
+        return sample._replace(image=torch.cat([sample.image, ribbon[None, None]], 1))
 
 
 def _exchanged(table: GenerationClasses, before: Sequence[int], after: Sequence[int]) -> np.ndarray:

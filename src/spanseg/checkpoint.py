@@ -10,7 +10,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from spanseg import files, import_weights, model
+from spanseg import files, import_sam, import_weights, model
 from spanseg import recipe as recipes
 from spanseg.errors import SpansegError
 from spanseg.tensors import load_tensors, save_tensors
@@ -40,7 +40,7 @@ def restore(run: Path) -> tuple[dict[str, Any], nn.Module]:
     recipe, delta = recipes.load(str(run / "recipe.toml")), load_tensors(run / DELTA)
     network = model.backbone(recipe)
     start = recipe.get("train", {}).get("start", "")
-    is_whole = recipe.get("adapt", {"name": "full"})["name"] == "full"
+    is_whole = recipe.get("adapt", {"name": "full"})["name"] == "full" and not getattr(network, "keeps_start", False)
     if start and not is_whole:
         base = weights_of(start)
         expected = _metadata(run / DELTA).get("base_sha256")
@@ -58,7 +58,8 @@ def restore(run: Path) -> tuple[dict[str, Any], nn.Module]:
 def load_backbone(network: nn.Module, weights: Path, minimum: float = 1.0) -> float:
     """Copy stored weights into a stock network; those of a prompted model give their backbone.
 
-    Files of other people's (``.pt``, ``.pth``, ``.bin``) are read as published weights of the Swin UNETR.
+    Published weights of SAM are known by what is in them; other files of other people's (``.pt``, ``.pth``, ``.bin``)
+    are read as published weights of the Swin UNETR.
 
     Returns:
         The share of the network's parameters that were found.
@@ -66,10 +67,13 @@ def load_backbone(network: nn.Module, weights: Path, minimum: float = 1.0) -> fl
     Raises:
         SpansegError: less than ``minimum`` of the parameters were found.
     """
+    tensors = import_weights.read_tensors(weights)
+    if import_sam.is_published(tensors):
+        return import_sam.load_sam(network, tensors).parameters
     if weights.suffix in import_weights.FOREIGN:
-        return import_weights.load_swin_unetr(network, import_weights.read_tensors(weights), minimum).parameters
-    tensors = {name.removeprefix("backbone."): value for name, value in load_tensors(weights).items()}
-    return load_into(network, tensors, str(weights), minimum)
+        return import_weights.load_swin_unetr(network, tensors, minimum).parameters
+    own = {name.removeprefix("backbone."): value for name, value in tensors.items()}
+    return load_into(network, own, str(weights), minimum)
 
 
 def weights_of(start: str) -> Path:

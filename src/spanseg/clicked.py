@@ -1,95 +1,100 @@
-"""Training samples for a click network: a structure on a synthetic scan, a label that is wrong, and clicks on it."""
+"""What a user might say about a structure of a synthetic scan: a label that is wrong, clicks on the errors, a box."""
 
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from spanseg.clicks import Click, channels, next_click
+from spanseg.clicks import CHANNELS, Click, channels, next_click
 from spanseg.deform import Canvas, Draw
 from spanseg.interfaces import Sample, Source
 from spanseg.synth import blur
 
-_STREAM = 2_000_003  # added to the seed, so that clicks do not follow from the numbers that the scan was drawn with
-
 
 @dataclass(frozen=True)
 class ClickOptions:
-    """How the labels are spoilt and clicked on.
+    """How labels are spoilt and clicked on.
 
     Args:
-        structures: protocol whose structures are clicked on.
         empty: how often the label is empty at first.
         boxed: how often a box is drawn round the structure.
         most: clicks at most that are placed before the network answers for the first time.
+        rarity: how much more often small structures are chosen: the chance of one of n voxels is n to minus this.
         few_voxels: structures with fewer voxels near the middle of the canvas are not chosen.
     """
 
-    structures: str = "aseg"
-    empty: float = 0.4
+    empty: float = 0.5
     boxed: float = 0.1
     most: int = 3
+    rarity: float = 0.3
     few_voxels: int = 60
 
 
-class ClickedScans:
-    """Chooses one structure of each sample, spoils its label and clicks on the errors.
+class Unprompted:
+    """Adds empty channels to a source's images: nobody has said anything yet.
 
     Args:
-        source: draws images (1, 1, i, j, k) and the classes of all structures.
-        options: how.
-        voxel_mm: edge length of a voxel of what is drawn.
+        source: draws images of one channel.
     """
 
-    def __init__(self, source: Source, options: ClickOptions, voxel_mm: float) -> None:
-        self.source, self.options, self.voxel_mm = source, options, voxel_mm
+    def __init__(self, source: Source) -> None:
+        self.source = source
 
     def draw(self, seed: int, index: int) -> Sample:
-        """Draw image, label and click channels, (1, 5, i, j, k), and where the structure is, 0 or 1."""
+        """Draw a sample, its image (1, 5, i, j, k)."""
         sample = self.source.draw(seed, index)
-        classes = sample.target[0]
-        shape = (classes.shape[0], classes.shape[1], classes.shape[2])
-        draw = Draw(seed + _STREAM, index, Canvas(shape, self.voxel_mm), classes.device)
-        truth = classes == self._structure(classes, draw.rng)
-        label, clicks, box = self._said(truth, classes > 0, draw)
-        seen = torch.from_numpy(channels(label, clicks, box)).to(classes.device)
-        return sample._replace(image=torch.cat([sample.image, seen[None]], 1), target=truth.long()[None])
-
-    def _structure(self, classes: Tensor, rng: np.random.Generator) -> int:
-        """A structure that has some voxels in the middle half of the canvas, each as likely as the others."""
-        middle = classes[tuple(slice(n // 4, n - n // 4) for n in classes.shape)]
-        counts = torch.bincount(middle.clamp(min=0).flatten())
-        counts[0] = 0
-        enough = torch.nonzero(counts >= self.options.few_voxels).flatten().tolist()
-        return int(rng.choice(enough)) if enough else int(counts.argmax())
-
-    def _said(self, truth: Tensor, brain: Tensor, draw: Draw) -> tuple[np.ndarray, list[Click], np.ndarray | None]:
-        """The label as it is now, the clicks so far, and a box."""
-        rng, where = draw.rng, truth.cpu().numpy()
-        label = np.zeros_like(where)
-        if rng.random() >= self.options.empty:
-            label = spoilt(truth, brain, draw).cpu().numpy()
-        if where.any() and rng.random() < self.options.boxed:
-            return label, [], _box(where, rng)
-        clicks: list[Click] = []
-        believed = label
-        for _ in range(int(rng.integers(1, self.options.most + 1))):
-            click = next_click(where, believed, rng)
-            if click is None:
-                break
-            clicks.append(click)
-            believed = _settled(believed, where, click)
-        return label, clicks, None
+        silence = sample.image.new_zeros((1, len(CHANNELS), *sample.image.shape[2:]))
+        return sample._replace(image=torch.cat([sample.image, silence], 1))
 
 
-def _settled(label: np.ndarray, truth: np.ndarray, click: Click) -> np.ndarray:
-    """A label in which the truth holds within some voxels of a click, so that the next click goes elsewhere."""
-    near = tuple(slice(max(0, index - 12), index + 13) for index in click.voxel)
-    settled = label.copy()
-    settled[near] = truth[near]
-    return settled
+def chosen(classes: Int[Tensor, "i j k"], options: ClickOptions, rng: np.random.Generator) -> int:
+    """A structure that has some voxels in the middle half of the canvas, small ones more often; 0 if there is none."""
+    middle = classes[tuple(slice(n // 4, n - n // 4) for n in classes.shape)]
+    counts = torch.bincount(middle.clamp(min=0).flatten()).cpu().numpy()
+    counts[0] = 0
+    enough = np.flatnonzero(counts >= options.few_voxels)
+    if not len(enough):
+        return int(counts.argmax())
+    chances = counts[enough].astype(float) ** -options.rarity
+    return int(rng.choice(enough, p=chances / chances.sum()))
+
+
+def said(
+    truth: Bool[Tensor, "i j k"], brain: Bool[Tensor, "i j k"], options: ClickOptions, draw: tuple[int, int]
+) -> Float[Tensor, "channel i j k"]:
+    """A wrong label of a structure and prompts that say so, as :data:`spanseg.clicks.CHANNELS`.
+
+    Args:
+        truth: where the structure is.
+        brain: where any structure is.
+        options: how wrong, and how often what is said.
+        draw: seed and index, which decide all random choices.
+    """
+    state = Draw(*draw, Canvas((truth.shape[0], truth.shape[1], truth.shape[2]), 1.0), truth.device)
+    rng, where = state.rng, truth.cpu().numpy()
+    label = np.zeros_like(where)
+    if rng.random() >= options.empty:
+        label = spoilt(truth, brain, state).cpu().numpy()
+    if where.any() and rng.random() < options.boxed:
+        return torch.from_numpy(channels(label, [], _box(where, rng))).to(truth.device)
+    clicks = _clicks(where, label, int(rng.integers(1, options.most + 1)), rng)
+    return torch.from_numpy(channels(label, clicks)).to(truth.device)
+
+
+def _clicks(truth: np.ndarray, label: np.ndarray, count: int, rng: np.random.Generator) -> list[Click]:
+    """Clicks into the largest errors; each counts as settled near by, so that the next goes elsewhere."""
+    clicks: list[Click] = []
+    for _ in range(count):
+        click = next_click(truth, label, rng)
+        if click is None:
+            break
+        clicks.append(click)
+        near = tuple(slice(max(0, index - 12), index + 13) for index in click.voxel)
+        label = label.copy()
+        label[near] = truth[near]
+    return clicks
 
 
 def _box(truth: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -113,7 +118,7 @@ def spoilt(truth: Bool[Tensor, "i j k"], brain: Bool[Tensor, "i j k"], draw: Dra
     rng = draw.rng
     wandering = float(rng.uniform(0.1, 0.5)) * draw.smooth_field((8.0, 20.0), (0.6, 0.8), 1)[0]
     soft = blur(truth.float(), np.full(3, rng.uniform(0.6, 1.6)))
-    label = (soft + wandering > rng.uniform(0.3, 0.7)) & (soft > 0.02)
+    label = (soft + wandering > rng.uniform(0.3, 0.7)) & (soft > 0.02) & brain
     if rng.random() < 0.4:
         label = label & ~_ball(truth, rng, (5, 16))
     if rng.random() < 0.4:

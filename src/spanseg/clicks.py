@@ -26,16 +26,16 @@ class Click:
     """One click on a canvas.
 
     Args:
-        voxel: index on the canvas.
+        voxel: index on the canvas, or on a slice.
         positive: whether the voxel belongs to the structure.
     """
 
-    voxel: tuple[int, int, int]
+    voxel: tuple[int, ...]
     positive: bool
 
 
 def click_map(voxels: Iterable[Sequence[int]], shape: tuple[int, int, int]) -> np.ndarray:
-    """Draw clicks as cones, float32 0 to 1, shape (i, j, k); voxels off the canvas are drawn as far as they reach in."""
+    """Draw clicks as cones, float32 0 to 1, shape (i, j, k); voxels off the canvas as far as they reach in."""
     reach = REACH_VOXELS
     padded = np.zeros([n + 2 * reach for n in shape], dtype=np.float32)
     for voxel in voxels:
@@ -76,7 +76,7 @@ def next_click(truth: np.ndarray, label: np.ndarray, rng: np.random.Generator | 
     """Click into the largest connected piece in which a label is wrong.
 
     Args:
-        truth, label: where the structure is and where it is said to be, boolean, shape (i, j, k).
+        truth, label: where the structure is and where it is said to be, boolean, shape (i, j, k) or (row, column).
         rng: with it, half of the clicks go to any voxel of the piece; without, each to its deepest voxel.
 
     Returns:
@@ -101,7 +101,6 @@ def next_click(truth: np.ndarray, label: np.ndarray, rng: np.random.Generator | 
         inside = np.argwhere(piece)
         chosen = inside[int(rng.integers(len(inside)))]
     else:
-        depth = ndimage.distance_transform_edt(np.pad(piece, 1))[1:-1, 1:-1, 1:-1]
+        depth = ndimage.distance_transform_edt(np.pad(piece, 1))[(slice(1, -1),) * piece.ndim]
         chosen = np.array(np.unravel_index(depth.argmax(), depth.shape))
-    i, j, k = (int(index) + side.start for index, side in zip(chosen, box, strict=True))
-    return Click((i, j, k), positive)
+    return Click(tuple(int(index) + side.start for index, side in zip(chosen, box, strict=True)), positive)

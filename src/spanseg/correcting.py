@@ -26,8 +26,6 @@ from spanseg.volume import Volume, canonical
 
 REACH_MM = 30.0
 """How far from a point or scribble the labels may change."""
-CERTAIN = 128
-"""Probability, 0 to 255, from which a voxel belongs to the structure."""
 
 
 class Corrects(Contract):
@@ -43,32 +41,20 @@ class Corrects(Contract):
         ...
 
 
-class Corrector:
-    """Answers prompts on one scan with a click network.
+class BoundedCorrector:
+    """Takes over of a network's answer what a prompt may change; whose answer that is, is a matter of its subclasses.
 
     Args:
         scan: the image.
         protocol: names the structures.
-        model: name of a shipped click network, or a folder.
-        threads: threads of the network; ``None`` takes all cores.
-
-    Raises:
-        SpansegError: the model is not a click network.
+        name: the network, its version and hash, and the engine.
     """
 
-    def __init__(self, scan: Volume, protocol: Protocol, model: str = "click", threads: int | None = None) -> None:
-        folder = open_model(model)
-        if not any("prompt" in one for one in folder.inputs):
-            raise SpansegError(
-                f"{folder.path}: expected a network that answers clicks, such as the shipped 'click'; this one "
-                f"segments by itself: use it with 'spanseg segment --model {model}'."
-            )
+    def __init__(self, scan: Volume, protocol: Protocol, name: str) -> None:
         self.protocol, self.shape = protocol, scan.shape
         self.image, self.orientation = canonical(scan)
-        self.engine = Engine(folder, "f32", threads)
         self._outside = float(np.quantile(self.image.data, 0.005))
-        version = folder.table["model"]["version"]
-        self._name = f"{folder.title} {version} ({folder.sha256()[:12]}), {self.engine.name}"
+        self._name = name
 
     @property
     def name(self) -> str:
@@ -90,16 +76,16 @@ class Corrector:
             SpansegError: labels of another grid, a structure that the protocol does not have, or a prompt that lies
                 outside the image.
         """
-        self.protocol.class_of(structure)
         if labels.shape != self.shape:
             raise SpansegError(f"the labels have the shape {labels.shape}, the scan {self.shape}; use its own grid.")
         if not prompts or structure == 0:
             raise SpansegError("a correction needs a prompt and a structure other than the background.")
+        self.protocol.class_of(structure)
         for prompt in prompts:
             prompt.checked(self.shape)
         turned = self.orientation.to_canonical(labels)
-        said = [_Said(prompt.kind, prompt.positive, self._turned(prompt)) for prompt in prompts]
-        answer, where = self._answer(turned == structure, said)
+        said = [Said(prompt.kind, prompt.positive, self._turned(prompt)) for prompt in prompts]
+        answer, where = self._answer(turned, structure, said)
         before = turned == structure
         after = self._allowed(before, answer, where, said[-1])
         corrected = relabelled(turned, after, structure)
@@ -111,27 +97,14 @@ class Corrector:
         last = np.array(self.image.shape) - 1
         return np.where(self.orientation.flips, last - turned, turned)
 
-    def _answer(self, mask: np.ndarray, said: Sequence[_Said]) -> tuple[np.ndarray, tuple[slice, slice, slice]]:
+    def _answer(
+        self, labels: np.ndarray, structure: int, said: Sequence[Said]
+    ) -> tuple[np.ndarray, tuple[slice, slice, slice]]:
         """Where the network sees the structure: boolean voxels, and the part of the scan that they fill."""
-        size, newest = self.image.voxel_size_mm, said[-1].voxels
-        centre = (newest.min(0) + newest.max(0)) / 2 * size
-        folder = self.engine.model
-        placement = Placement(self.image.shape, size, folder.canvas_shape, folder.voxel_mm, centre)
-        image = normalise(placement.to_canvas(self.image.data, self._outside))
-        label = placement.to_canvas(mask, 0.0) >= 0.5
-        clicks = [
-            Click((int(i), int(j), int(k)), one.positive)
-            for one in said
-            if one.kind != "box"
-            for i, j, k in _on_canvas(placement, one.voxels)
-        ]
-        box = _box_on_canvas(placement, newest) if said[-1].kind == "box" else None
-        answer = self.engine(np.concatenate([image[None], channels(label, clicks, box)]))[1]
-        seen, where = placement.from_canvas(answer, (slice(None), slice(None), slice(None)))
-        return seen >= CERTAIN, where
+        raise NotImplementedError
 
     def _allowed(
-        self, before: np.ndarray, answer: np.ndarray, where: tuple[slice, slice, slice], newest: _Said
+        self, before: np.ndarray, answer: np.ndarray, where: tuple[slice, slice, slice], newest: Said
     ) -> np.ndarray:
         """The structure after the prompt: the part of the answer that the prompt asked for."""
         seen = np.zeros_like(before)
@@ -154,7 +127,7 @@ class Corrector:
         return after
 
 
-class _Said:
+class Said:
     """A prompt in canonical order.
 
     Args:
@@ -164,6 +137,58 @@ class _Said:
 
     def __init__(self, kind: str, positive: bool, voxels: np.ndarray) -> None:
         self.kind, self.positive, self.voxels = kind, positive, voxels
+
+
+class Corrector(BoundedCorrector):
+    """Answers prompts on one scan with a click network.
+
+    Args:
+        scan: the image.
+        protocol: names the structures.
+        model: name of a shipped click network, or a folder.
+        threads: threads of the network; ``None`` takes all cores.
+
+    Raises:
+        SpansegError: the model is not a click network.
+    """
+
+    def __init__(self, scan: Volume, protocol: Protocol, model: str = "click", threads: int | None = None) -> None:
+        folder = open_model(model)
+        if not any("prompt" in one for one in folder.inputs):
+            raise SpansegError(
+                f"{folder.path}: expected a network that answers clicks, such as the shipped 'click'; this one "
+                f"segments by itself: use it with 'spanseg segment --model {model}'."
+            )
+        if folder.protocol != protocol.name:
+            raise SpansegError(
+                f"{folder.path}: this click network knows the structures of '{folder.protocol}', and the labels are of "
+                f"'{protocol.name}'; take one that was trained on theirs."
+            )
+        self.engine = Engine(folder, "f32", threads)
+        version = folder.table["model"]["version"]
+        super().__init__(scan, protocol, f"{folder.title} {version} ({folder.sha256()[:12]}), {self.engine.name}")
+
+    def _answer(
+        self, labels: np.ndarray, structure: int, said: Sequence[Said]
+    ) -> tuple[np.ndarray, tuple[slice, slice, slice]]:
+        size, newest = self.image.voxel_size_mm, said[-1].voxels
+        centre = (newest.min(0) + newest.max(0)) / 2 * size
+        folder = self.engine.model
+        placement = Placement(self.image.shape, size, folder.canvas_shape, folder.voxel_mm, centre)
+        image = normalise(placement.to_canvas(self.image.data, self._outside))
+        label = placement.to_canvas(labels == structure, 0.0) >= 0.5
+        clicks = [
+            Click((int(i), int(j), int(k)), one.positive)
+            for one in said
+            if one.kind != "box"
+            for i, j, k in on_canvas(placement, one.voxels)
+        ]
+        box = _box_on_canvas(placement, newest) if said[-1].kind == "box" else None
+        answer = self.engine(np.concatenate([image[None], channels(label, clicks, box)])).astype(np.int16)
+        index = self.protocol.class_of(structure)
+        lead = answer[index] - np.delete(answer, index, axis=0).max(0)  # by how much it is the likeliest structure
+        seen, where = placement.from_canvas(lead, (slice(None), slice(None), slice(None)))
+        return seen > 0, where
 
 
 def relabelled(labels: np.ndarray, after: np.ndarray, structure: int) -> np.ndarray:
@@ -192,7 +217,7 @@ def relabelled(labels: np.ndarray, after: np.ndarray, structure: int) -> np.ndar
     return result
 
 
-def _on_canvas(placement: Placement, voxels: np.ndarray) -> np.ndarray:
+def on_canvas(placement: Placement, voxels: np.ndarray) -> np.ndarray:
     """Scan voxels as the nearest voxels of the canvas, each once, shape (voxel, 3)."""
     middle = (np.array(placement.canvas_shape) - 1) / 2
     at_mm = voxels * placement.scan_voxel_mm
@@ -201,7 +226,7 @@ def _on_canvas(placement: Placement, voxels: np.ndarray) -> np.ndarray:
 
 def _box_on_canvas(placement: Placement, corners: np.ndarray) -> np.ndarray:
     """Voxels of the canvas inside a box, boolean."""
-    low, high = _on_canvas(placement, corners.min(0)[None])[0], _on_canvas(placement, corners.max(0)[None])[0] + 1
+    low, high = on_canvas(placement, corners.min(0)[None])[0], on_canvas(placement, corners.max(0)[None])[0] + 1
     inside = np.zeros(placement.canvas_shape, dtype=bool)
     inside[tuple(slice(max(0, int(a)), max(0, int(b))) for a, b in zip(low, high, strict=True))] = True
     return inside

@@ -261,12 +261,23 @@ def _in_torch(graph: Probabilities, canvas: np.ndarray, words: Words | None) -> 
 def agreement(first: np.ndarray, second: np.ndarray) -> float:
     """Share of voxels with the same label among those that are brain in either result.
 
+    A voxel also counts where both results see a tie between the two labels: their probabilities, which are whole
+    numbers of 1/255, differ by one at most. Which of them wins there is rounding, and a network that is not sure of
+    anything has many such voxels.
+
     Args:
         first, second: uint8 probabilities, shape (class, i, j, k).
     """
     one, other = first.argmax(0), second.argmax(0)
     brain = (one > 0) | (other > 0)
-    return float((one == other)[brain].mean()) if brain.any() else 1.0
+    same = (one == other) | (_ties(first, other) & _ties(second, one))
+    return float(same[brain].mean()) if brain.any() else 1.0
+
+
+def _ties(probabilities: np.ndarray, label: np.ndarray) -> np.ndarray:
+    """Whether a label's probability is the largest one, or one step less, boolean, shape (i, j, k)."""
+    there = np.take_along_axis(probabilities, label[None], axis=0)[0]
+    return probabilities.max(0).astype(np.int16) - there <= 1
 
 
 def _volume_change(first: np.ndarray, second: np.ndarray, protocol: Protocol) -> float:

@@ -72,7 +72,8 @@ class Crosswalk:
 class Protocol:
     """A label set with its hierarchy, left/right pairs and cross-walks, read from one TOML file.
 
-    Class indices are positions in ``structures``; index 0 is background.
+    Class indices are positions in ``structures``; index 0 is background. A protocol that is ``part_of`` another one has
+    the cross-walks of that one too.
 
     Example:
         >>> aseg = load_protocol("aseg")
@@ -87,6 +88,7 @@ class Protocol:
         self.tissues: dict[str, int] = dict(table["tissues"])
         self.tissue_colours: dict[str, list[int]] = dict(table["tissue_colours"])
         self.groups: dict[str, list[int]] = dict(table.get("groups", {}))
+        self.part_of: str = table.get("part_of", "")
         self._crosswalks: dict[str, dict[str, Any]] = table.get("crosswalks", {})
         self._class_of = {structure.id: index for index, structure in enumerate(self.structures)}
 
@@ -117,7 +119,8 @@ class Protocol:
     @property
     def crosswalk_names(self) -> list[str]:
         """Names of the shipped cross-walks to this protocol."""
-        return sorted({self.name, *self._crosswalks})
+        whole = load_protocol(self.part_of).crosswalk_names if self.part_of else []
+        return sorted({self.name, *self._crosswalks, *whole})
 
     def class_of(self, structure_id: int) -> int:
         """Class index of a FreeSurfer id.
@@ -137,6 +140,8 @@ class Protocol:
         """
         if scheme == self.name:
             return Crosswalk(scheme, dict(self._class_of))
+        if scheme not in self._crosswalks and self.part_of and scheme in self.crosswalk_names:
+            return self._through(load_protocol(self.part_of), scheme)
         if scheme not in self._crosswalks:
             raise SpansegError(
                 f"protocol '{self.name}' has no cross-walk from '{scheme}'; it has {', '.join(self.crosswalk_names)}."
@@ -147,6 +152,14 @@ class Protocol:
             return Crosswalk(scheme, like.classes | self._expand(table), like.unlabelled)
         unlabelled = tuple(self._class_of[value] for value in self._members(table.get("unlabelled", [])))
         return Crosswalk(scheme, self._expand(table), unlabelled)
+
+    def _through(self, whole: Protocol, scheme: str) -> Crosswalk:
+        """A cross-walk of the protocol that this one is a part of: what is none of the structures is background."""
+        own = {index: self._class_of.get(structure.id, 0) for index, structure in enumerate(whole.structures)}
+        own[UNKNOWN] = UNKNOWN
+        found = whole.crosswalk(scheme)
+        classes = {source: own[index] for source, index in found.classes.items()}
+        return Crosswalk(scheme, classes, tuple(own[index] for index in found.unlabelled if own[index]))
 
     def _members(self, entries: list[int | str]) -> list[int]:
         """Ids of a list in which a name stands for the ids of a group."""

@@ -9,6 +9,9 @@ from torch import nn
 from spanseg import model
 from spanseg.errors import SpansegError
 
+SHARE = "trainable_of_stock"
+"""Key in ``[paper]`` of a paper's trainable parameters in percent of its stock backbone's."""
+
 
 @dataclass(frozen=True)
 class Count:
@@ -45,7 +48,8 @@ def count(recipe: dict[str, Any]) -> list[Count]:
     every = roles["stock"] | roles["added"]
     counts.append(Count("total", "total", sum(map(_size, every.values()))))
     trained = {name: _size([p for p in found if p.requires_grad]) for name, found in every.items()}
-    return _beside(counts + _sums("trainable", "trainable", trained), recipe.get("paper", {}))
+    figures = {key: figure for key, figure in recipe.get("paper", {}).items() if key != SHARE}
+    return _beside(counts + _sums("trainable", "trainable", trained), figures)
 
 
 def _roles(recipe: dict[str, Any]) -> dict[str, dict[str, list[nn.Parameter]]]:
@@ -86,11 +90,20 @@ def _beside(counts: list[Count], paper: dict[str, Any]) -> list[Count]:
     ]
 
 
-def lines(counts: list[Count]) -> list[str]:
-    """The table for people; the share is that of all parameters."""
-    total = next(one.parameters for one in counts if one.key == "total")
+def lines(counts: list[Count], paper: dict[str, Any] | None = None) -> list[str]:
+    """The table for people; the share is that of all parameters.
+
+    Args:
+        counts: of :func:`count`.
+        paper: the recipe's ``[paper]``; a paper that gives a share of its stock backbone gets a line for it.
+    """
+    sizes = {one.key: one.parameters for one in counts}
+    total = sizes["total"]
     rows = [f"{'':<18}{'parameters':>14}{'share':>9}{'paper':>14}"]
     for one in counts:
-        paper = "" if one.paper is None else f"{one.paper:,}"
-        rows.append(f"{one.label:<18}{one.parameters:>14,}{one.parameters / total:>9.2%}{paper:>14}".rstrip())
+        figure = "" if one.paper is None else f"{one.paper:,}"
+        rows.append(f"{one.label:<18}{one.parameters:>14,}{one.parameters / total:>9.2%}{figure:>14}".rstrip())
+    if paper and SHARE in paper:
+        ours, theirs = sizes["trainable"] / sizes["stock"], f"{paper[SHARE]} %"
+        rows.append(f"{'trainable / stock':<18}{'':>14}{ours:>9.4%}{theirs:>14}")
     return rows

@@ -19,7 +19,6 @@ SECTIONS = (
     "adapt",
     "objective",
     "synth",
-    "clicks",
     "real",
     "cascade",
     "train",

@@ -32,7 +32,7 @@ def simulate(
     """Draw ``count`` people and write them as BIDS, the truth under ``derivatives/truth``.
 
     Args:
-        maps: label maps; each person is drawn from one of them, deformed.
+        maps: label maps; people are drawn from them in turn, each deformed.
         folder: data set to write; must be empty or absent.
         count: number of people.
         voxel_mm: edge length of the voxels.
@@ -54,12 +54,13 @@ def simulate(
     table = load_classes(protocol)
     packed = [pack(read_labels(path).volume, table, str(path)) for path in maps]
     i, j, k = (round(extent / voxel_mm) for extent in EXTENT_MM)
-    generator = Generator(packed, table, Canvas((i, j, k), voxel_mm), options or plain_options())
+    canvas, how = Canvas((i, j, k), voxel_mm), options or plain_options()
+    generators = [Generator([one], table, canvas, how) for one in packed]
     _describe(folder, "Simulated scans", "raw")
     _describe(folder / "derivatives" / "truth", "Truth of the simulated scans", "derivative")
     files.write_text(folder / "participants.tsv", _participants(count, seed, invent_facts))
     affine = grid_round(np.zeros(3), (i, j, k), voxel_mm)
-    return [_write(generator, protocol.ids, affine, folder, (seed, n)) for n in range(count)]
+    return [_write(generators[n % len(maps)], protocol.ids, affine, folder, (seed, n)) for n in range(count)]
 
 
 def plain_options() -> SynthOptions:

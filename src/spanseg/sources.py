@@ -5,13 +5,12 @@ from typing import Any
 
 from spanseg import model, splits
 from spanseg.cascade import cascaded
-from spanseg.clicked import ClickedScans, ClickOptions
+from spanseg.clicked import Unprompted
 from spanseg.errors import SpansegError
 from spanseg.facts import Facts
 from spanseg.generation import PackedMap, load_classes
 from spanseg.interfaces import Source
 from spanseg.labelled import RealOptions, chosen_pairs, labelled_scans
-from spanseg.labels import load_protocol
 from spanseg.lifespan import Lifespan
 from spanseg.sampling import GENTLE, Mixture, RealScans
 from spanseg.sentences import load_table
@@ -31,6 +30,8 @@ PLAIN: dict[str, Any] = {
     "sloppy": 0.0,
 }
 """What the left-out maps are drawn with: T1-like contrast, no thick slices, nothing cut off."""
+OWN = ("left_out", "silver", "lifespan")
+"""Keys of ``[synth]`` that are no options of the generator."""
 
 
 def options_from(kind: type[Any], table: dict[str, Any], where: str) -> Any:
@@ -44,6 +45,17 @@ def options_from(kind: type[Any], table: dict[str, Any], where: str) -> Any:
     if unknown:
         raise SpansegError(f"the recipe's [{where}] has no option {', '.join(unknown)}; it takes: {', '.join(known)}.")
     return kind(**table)
+
+
+def synth_options(recipe: dict[str, Any]) -> SynthOptions:
+    """How far the generator goes in a recipe.
+
+    Raises:
+        SpansegError: an unknown key.
+    """
+    section = {key: value for key, value in recipe.get("synth", {}).items() if key not in OWN}
+    options: SynthOptions = options_from(SynthOptions, section, "synth")
+    return options
 
 
 def split_maps(maps: list[PackedMap], left_out: int) -> tuple[list[PackedMap], list[PackedMap]]:
@@ -67,10 +79,9 @@ def sources(recipe: dict[str, Any], maps: list[PackedMap], device: str) -> tuple
     for those of the lifespan, a network that is told facts is told that nothing is known.
     """
     tell = teller(recipe)
-    section = dict(recipe.get("synth", {}))
-    left_out, silver = int(section.pop("left_out", 0)), float(section.pop("silver", 0))
-    lifespan = bool(section.pop("lifespan", False))
-    options = options_from(SynthOptions, section, "synth")
+    section, options = recipe.get("synth", {}), synth_options(recipe)
+    left_out, silver = int(section.get("left_out", 0)), float(section.get("silver", 0))
+    lifespan = bool(section.get("lifespan", False))
     if _is_real_alone(recipe):
         return cascaded(recipe, _real(recipe, options, tell)[0]), None
     seen, unseen = split_maps(maps, left_out)
@@ -107,9 +118,7 @@ def _synthetic(
     """Synthetic scans of people of whom nothing is known."""
     canvas, tell = model.canvas_of(recipe), teller(recipe)
     if model.is_clicked(recipe):
-        how = options_from(ClickOptions, recipe.get("clicks", {}), "clicks")
-        table = load_classes(load_protocol(how.structures))
-        return ClickedScans(NearStructures(maps, table, canvas, options, device), how, canvas.voxel_mm)
+        return Unprompted(NearStructures(maps, load_classes(model.protocol_of(recipe)), canvas, options, device))
     source: Source = Generator(maps, load_classes(model.protocol_of(recipe)), canvas, options, device)
     if silver:
         source = Silver(source, silver, canvas.voxel_mm)

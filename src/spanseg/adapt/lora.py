@@ -8,7 +8,7 @@ from spanseg.errors import SpansegError
 
 
 class Lora:
-    """Injects low-rank deltas with peft; nothing else is trained.
+    """Injects low-rank deltas with peft; beside them, only named groups of the backbone are trained.
 
     On a fused ``qkv`` the delta moves the keys too, not queries and values alone as in the method's first experiments.
     Transposed convolutions cannot carry a delta: peft refuses them.
@@ -18,25 +18,33 @@ class Lora:
         alpha: the delta is scaled by ``alpha / rank``; 0 stands for ``rank``.
         targets: ends of the names of the layers that get one; empty for ``qkv`` where there is attention, else all
             convolutions but those of the head.
+        beside: groups of the backbone, such as ``decoder`` and ``head``, that are trained as they are.
 
     Reference: Hu et al., ICLR 2022 (LoRA).
     """
 
-    def __init__(self, rank: int = 8, alpha: float = 0.0, targets: Sequence[str] = ()) -> None:
-        self.rank, self.alpha, self.targets = rank, alpha or rank, tuple(targets)
+    def __init__(
+        self, rank: int = 8, alpha: float = 0.0, targets: Sequence[str] = (), beside: Sequence[str] = ()
+    ) -> None:
+        self.rank, self.alpha, self.targets, self.beside = rank, alpha or rank, tuple(targets), tuple(beside)
 
     def apply(self, model: nn.Module) -> None:
         """Wrap the target layers and freeze everything else.
 
         Raises:
-            SpansegError: no layer fits the targets, or one of them is a transposed convolution.
+            SpansegError: no layer fits the targets, one of them is a transposed convolution, or there is no such group.
         """
         from peft import LoraConfig, inject_adapter_in_model
 
         names = self._names(model)
+        groups: dict[str, list[nn.Parameter]] = model.groups()  # type: ignore[operator]
+        if unknown := [group for group in self.beside if group not in groups]:
+            raise SpansegError(f"adapt.Lora has beside = {unknown}; the backbone has the groups {', '.join(groups)}.")
         model.requires_grad_(False)
         config = LoraConfig(r=self.rank, lora_alpha=self.alpha, target_modules=names)
         inject_adapter_in_model(config, model)
+        for parameter in [p for group in self.beside for p in groups[group]]:
+            parameter.requires_grad_(True)
 
     def _names(self, model: nn.Module) -> list[str]:
         layers = dict(model.named_modules())

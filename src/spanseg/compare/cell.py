@@ -15,7 +15,7 @@ from spanseg import checkpoint, model, runs
 from spanseg.compare.design import NEW, OLD, Split
 from spanseg.compare.people import Person, told_facts
 from spanseg.compare.results import SCORES, Cell, Finished
-from spanseg.compare.study import Row, Study, recipe_of
+from spanseg.compare.study import Row, Study, base_row, recipe_of
 from spanseg.evaluate import score_volumes
 from spanseg.facts import Facts
 from spanseg.images import read_labels, read_scan
@@ -28,7 +28,7 @@ from spanseg.runtime_torch import NetworkEngine
 from spanseg.sampling import GENTLE, RealScans
 from spanseg.schemes import find_scheme
 from spanseg.segmenter import Predictor, SegmentOptions, segment_scan
-from spanseg.sources import teller
+from spanseg.sources import synth_options, teller
 from spanseg.synth import SynthOptions
 from spanseg.train import Trainer
 
@@ -77,7 +77,7 @@ class CellRunner:
         """The run in which the base model learned the centres that it knows before a split."""
         folder = self.work / f"base-{split.name}-{seed}"
         if not (folder / checkpoint.DELTA).is_file():
-            row = Row("base")
+            row = base_row(self.study)
             recipe = recipe_of(replace(self.study, steps=self.study.base_steps), row, seed)
             source = self._source(split.before, recipe, {person.identity: person.facts for person in split.before})
             trainer, _ = runs.prepare_on(recipe, source, None, folder)
@@ -103,7 +103,7 @@ class CellRunner:
         return network.eval(), trainer, trainer.history()
 
     def _source(
-        self, people: Iterable[Person], recipe: dict[str, Any], told: dict[str, Facts], how: SynthOptions = GENTLE
+        self, people: Iterable[Person], recipe: dict[str, Any], told: dict[str, Facts], how: SynthOptions | None = None
     ) -> Source:
         """Real scans of people, told their facts; all of one centre that is new to the network."""
         protocol, scans = model.protocol_of(recipe), []
@@ -111,7 +111,8 @@ class CellRunner:
             labels = self.centres[person.centre].labels or None
             read = read_labelled(person.scans, labels, protocol)
             scans += [replace(scan, facts=told[person.identity], centre=0) for scan in read]
-        return RealScans(scans, protocol, model.canvas_of(recipe), how, teller(recipe))
+        varied = GENTLE if self.study.augment == "gentle" else synth_options(recipe)
+        return RealScans(scans, protocol, model.canvas_of(recipe), how or varied, teller(recipe))
 
     def _tests(
         self, cell: Cell, split: Split, recipe: dict[str, Any], network: nn.Module, told: dict[str, Facts]

@@ -48,6 +48,11 @@ def splits_of(study: Study, people: Sequence[Person]) -> list[Split]:
         "cross_dataset": _cross_dataset,
     }[study.design]
     splits = design(study, people)
+    strangers = [name for name in study.only if name not in [split.name for split in splits]]
+    if strangers:
+        known = ", ".join(split.name for split in splits)
+        raise SpansegError(f"{study.name}: only names {', '.join(strangers)}; its splits are {known}.")
+    splits = [split for split in splits if not study.only or split.name in study.only]
     for split in splits:
         _check(split, study)
     return splits

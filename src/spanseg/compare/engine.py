@@ -7,7 +7,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from spanseg.compare.cell import CellRunner
 from spanseg.compare.design import Split, splits_of
 from spanseg.compare.people import Person, people_of
 from spanseg.compare.results import Cell, Finished, Results
-from spanseg.compare.study import Study, recipe_of
+from spanseg.compare.study import Study, base_row, recipe_of
 from spanseg.errors import SpansegError
 from spanseg.machine import cores
 
@@ -45,14 +45,21 @@ class Plan:
     @property
     def meaning(self) -> dict[str, Any]:
         """What each row and each split stands for, as JSON values: recipes, and who trains and tests."""
-        rows = {f"row {row.name}": recipe_of(self.study, row, 0) | {"facts": row.facts} for row in self.study.rows}
+        beside = {} if self.study.augment == "gentle" else {"augment": self.study.augment}
+        rows = {
+            f"row {row.name}": recipe_of(self.study, row, 0) | {"facts": row.facts} | beside for row in self.study.rows
+        }
         sides = ("train", "validate", "new", "old", "before")
-        splits = {
+        splits: dict[str, dict[str, Any]] = {
             f"split {split.name}": {
                 side: [f"{one.centre}/{one.subject}" for one in vars(split)[side]] for side in sides
             }
             for split in self.splits
         }
+        before = recipe_of(replace(self.study, steps=self.study.base_steps), base_row(self.study), 0)
+        for split in self.splits:
+            if split.before:
+                splits[f"split {split.name}"]["base"] = before
         return rows | splits
 
 
@@ -72,7 +79,8 @@ def plan_of(study: Study) -> Plan:
 
 def _check_networks(study: Study) -> None:
     """Build every row's network, and find the weights that it starts from."""
-    for row in study.rows:
+    first = (base_row(study),) if study.design == "leave_one_centre_out" else ()
+    for row in (*first, *study.rows):
         recipe = recipe_of(study, row, 0)
         params.count(recipe)
         start = recipe["train"].get("start", "")

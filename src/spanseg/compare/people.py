@@ -55,7 +55,7 @@ def _of_one(centre: Centre) -> list[Person]:
     table = find_table(centre.data)
     facts = read_participants(table) if table else {}
     same = _same(table, centre.name) if table else {}
-    return [
+    people = [
         Person(
             centre.name,
             subject,
@@ -65,6 +65,15 @@ def _of_one(centre: Centre) -> list[Person]:
         )
         for subject, pairs in scans.items()
     ]
+    return _spread(people, centre.people) if centre.people else people
+
+
+def _spread(people: list[Person], count: int) -> list[Person]:
+    """So many people from the youngest to the oldest; those of unknown age come first."""
+    by_age = sorted(people, key=lambda person: person.facts.age_years or -1.0)
+    places = np.linspace(0, len(people) - 1, min(count, len(people))).round()
+    chosen = {by_age[int(place)].subject for place in places}
+    return [person for person in people if person.subject in chosen]
 
 
 def _same(table: Path, centre: str) -> dict[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from importlib import resources
 from pathlib import Path
@@ -15,6 +15,7 @@ from spanseg.errors import SpansegError
 
 DESIGNS = ("kfold", "fewshot", "leave_one_centre_out", "cross_dataset")
 FACTS = ("own", "shuffled", "constant")
+AUGMENT = ("gentle", "usual")
 SHARED_TOKEN_KEYS = ("stages", "meet", "count", "facts", "table")
 """Of the base's ``[tokens]``: what holds for any source of tokens."""
 
@@ -32,6 +33,7 @@ class Row:
         facts: whose facts a person is told with.
         tokens: replaces the base's section; ``None`` for a network that is told nothing.
         adapt: replaces the base's section.
+        settings: ``section.key=value`` overrides for this row alone, after those of the study.
     """
 
     name: str
@@ -42,6 +44,7 @@ class Row:
     facts: str = "own"
     tokens: Mapping[str, Any] | None = None
     adapt: Mapping[str, Any] = field(default_factory=lambda: {"name": "full"})
+    settings: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -52,11 +55,13 @@ class Centre:
         name: in tables.
         data: BIDS folder.
         labels: scheme of its labels; empty for the table beside them.
+        people: how many of its people are used, evenly spread over the ages; 0 for all.
     """
 
     name: str
     data: Path
     labels: str = ""
+    people: int = 0
 
 
 @dataclass(frozen=True)
@@ -78,6 +83,10 @@ class Study:
         shots: of ``fewshot``: how many people train, each set inside the next.
         validate: people kept out of training in every split to follow the learning curve with.
         base_steps: of ``leave_one_centre_out``: steps in which the base model learns the other centres first.
+        base_settings: overrides for that base model alone.
+        only: names of the splits that are run, such as ``fold0``; all if empty.
+        augment: how scans are varied in training: ``gentle``, as an adaptation does, or ``usual``, as far as the base
+            recipe's ``[synth]`` says, for a network that learns from nothing.
         train_centres: of ``cross_dataset``; the others test.
     """
 
@@ -95,6 +104,9 @@ class Study:
     shots: tuple[int, ...] = (1, 2, 5)
     validate: int = 1
     base_steps: int = 100
+    base_settings: tuple[str, ...] = ()
+    only: tuple[str, ...] = ()
+    augment: str = "gentle"
     train_centres: tuple[str, ...] = ()
 
 
@@ -162,19 +174,25 @@ def _row(name: str, own: Mapping[str, Any], where: str) -> Row:
 
 
 def _centre(name: str, values: Mapping[str, Any], data: Path, where: str) -> Centre:
-    _check_keys(values, ("data", "labels"), f"{where} [centre.{name}]", "key")
-    folder = data / values.get("data", name)
-    if not folder.is_dir():
+    _check_keys(values, ("data", "labels", "people"), f"{where} [centre.{name}]", "key")
+    given = values.get("data", name)
+    folder = next((one for one in (data / given, Path(given)) if one.is_dir()), None)
+    if folder is None:
         raise SpansegError(
-            f"{where} [centre.{name}]: there is no folder {folder}; say with --data where the data sets are."
+            f"{where} [centre.{name}]: there is no folder {data / given}; say with --data where the data sets are."
         )
-    return Centre(name, folder, values.get("labels", ""))
+    people = values.get("people", 0)
+    if not isinstance(people, int) or people < 0:
+        raise SpansegError(f"{where} [centre.{name}]: people must be a whole number, 0 for all, not {people!r}.")
+    return Centre(name, folder, values.get("labels", ""), people)
 
 
 def _check(study: Study, where: str) -> None:
     """Refuse what would fail, or mean nothing, hours later."""
     if study.design not in DESIGNS:
         raise SpansegError(f"{where} [study]: design must be one of {', '.join(DESIGNS)}, not '{study.design}'.")
+    if study.augment not in AUGMENT:
+        raise SpansegError(f"{where} [study]: augment must be {' or '.join(AUGMENT)}, not '{study.augment}'.")
     if not study.centres:
         raise SpansegError(f"{where}: a study needs at least one [centre.NAME] with data and labels.")
     for key, least in (("steps", 1), ("base_steps", 1), ("folds", 2), ("validate", 0)):
@@ -194,9 +212,14 @@ def _check(study: Study, where: str) -> None:
         recipe_of(study, row, 0)
 
 
+def base_row(study: Study) -> Row:
+    """How the base model of ``leave_one_centre_out`` is trained: everything, told nothing."""
+    return Row("base", settings=study.base_settings)
+
+
 def recipe_of(study: Study, row: Row, seed: int) -> dict[str, Any]:
     """The recipe of a row: that of the study with the row's own sections, the common number of steps and a seed."""
-    recipe = recipes.load(study.base, list(study.settings))
+    recipe = recipes.load(study.base, [*study.settings, *row.settings])
     given = recipe.pop("tokens", {})
     if row.tokens is not None:
         same = given if given.get("name") == row.tokens["name"] else {}

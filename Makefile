@@ -2,13 +2,15 @@
 #   make demo    segment the MNI152 template (no PyTorch)       -> demo-out/
 #   make test    lint, types and all tests
 #   make lint    lint and types alone
+#   make web     build the page of 'spanseg serve' from web/ (needs Node 20.19 or newer; the built page is committed)
+#   make test-web   the tests that drive the page in a browser; fails where Chromium is missing
 #   make validate-default DATA=… [MODEL=…]   judge a model folder as a default model; needs the data sets
 #   make clean   remove what the others made, but for .venv
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint validate-default clean
+.PHONY: demo test lint web test-web validate-default clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/installed-demo
@@ -21,6 +23,12 @@ lint: $(VENV)/installed-test
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+
+web:
+	cd web && npm ci && npm run build
+
+test-web: $(VENV)/installed-test
+	SPANSEG_WEB=required $(BIN)/pytest -m web
 
 DATA ?= ../shared/data
 MODEL ?= default

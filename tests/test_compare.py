@@ -11,6 +11,7 @@ import tiny
 from spanseg import checkpoint, model
 from spanseg import recipe as recipes
 from spanseg.compare import engine, page
+from spanseg.compare.cell import CellRunner
 from spanseg.compare.design import folds_of, splits_of
 from spanseg.compare.people import Person, people_of, told_facts
 from spanseg.compare.results import Cell, Results
@@ -19,6 +20,7 @@ from spanseg.compare.tables import Summary
 from spanseg.errors import SpansegError
 from spanseg.facts import Facts
 from spanseg.participants import participant_of
+from spanseg.sampling import GENTLE
 from spanseg.simulate import simulate
 
 STUDY = """
@@ -202,6 +204,9 @@ def test_shuffled_facts_are_nobodys_own_and_constant_ones_everybodys() -> None:
         ),
         (("steps = 4", 'steps = 4\nsettings = ["train.start=step1-unetr"]'), "train it once"),
         (("folds = 2", 'design = "fewshot"\nshots = [50]'), "shots must lie between"),
+        (("folds = 2", 'folds = 2\nonly = ["fold2"]'), "only names fold2; its splits are fold0, fold1"),
+        (("folds = 2", 'folds = 2\naugment = "much"'), "augment must be gentle or usual"),
+        (('labels = "freesurfer"', 'labels = "freesurfer"\npeople = -1'), "people must be a whole number"),
     ],
 )
 def test_what_is_wrong_is_refused_before_anything_runs(place: Path, change: tuple[str, str], message: str) -> None:
@@ -230,6 +235,61 @@ def test_rows_share_the_stages_and_the_number_of_steps(place: Path) -> None:
     assert {recipe["train"]["steps"] for recipe in made.values()} == {4}
     assert made["one_hot"]["tokens"]["stages"] == made["kgpl"]["tokens"]["stages"] == ["encoder1"]
     assert "tokens" not in made["decoder"] and made["decoder"]["adapt"]["policy"] == "strict"
+
+
+def changed(place: Path, name: str, *changes: tuple[str, str]) -> Study:
+    text = (place / "study.toml").read_text()
+    for before, after in changes:
+        text = text.replace(before, after)
+    (place / f"{name}.toml").write_text(text)
+    return read_study(place / f"{name}.toml")
+
+
+def test_one_fold_alone_and_a_row_with_settings_of_its_own(place: Path) -> None:
+    chosen = changed(
+        place,
+        "one",
+        ("folds = 2", 'folds = 2\nonly = ["fold1"]'),
+        ("[centre", '[row.kgpl]\nsettings = ["train.lr=0.5"]\n[centre'),
+    )
+    plan = engine.plan_of(chosen)
+    assert [split.name for split in plan.splits] == ["fold1"] and {cell.split for cell in plan.cells} == {"fold1"}
+    rates = {row.name: recipe_of(chosen, row, 0)["train"]["lr"] for row in chosen.rows}
+    assert rates["kgpl"] == 0.5 and rates["decoder"] == 5e-3
+
+
+def test_some_people_of_a_centre_from_young_to_old(place: Path) -> None:
+    people = people_of(changed(place, "some", ("[centre.heads]", "[centre.heads]\npeople = 3")).centres)
+    assert sorted(one.facts.age_years or 0 for one in people) == [20, 45, 70]
+
+
+def test_the_usual_augmentation_is_that_of_the_recipe(place: Path) -> None:
+    found = {}
+    for how in ("gentle", "usual"):
+        plan = engine.plan_of(changed(place, how, ("folds = 2", f'folds = 2\naugment = "{how}"')))
+        runner = CellRunner(plan.study, plan.splits, plan.people, place / "work-usual", lambda cell, row: None)
+        recipe = recipe_of(plan.study, plan.study.rows[0], 0)
+        recipe["synth"]["rotation"] = 77.0
+        told = {person.identity: person.facts for person in plan.people}
+        found[how] = runner._source(plan.people[:1], recipe, told).options.rotation  # type: ignore[attr-defined]
+        assert ("augment" in plan.meaning["row kgpl"]) == (how == "usual")
+    assert found == {"gentle": GENTLE.rotation, "usual": 77.0}
+
+
+def test_the_base_of_a_left_out_centre_has_settings_of_its_own(place: Path) -> None:
+    simulate([place / "map.nii.gz"], place / "others", 5, voxel_mm=6.0, seed=3)
+    chosen = changed(
+        place,
+        "centres",
+        ("folds = 2", 'folds = 2\ndesign = "leave_one_centre_out"\nbase_steps = 3\nbase_settings = ["train.lr=0.25"]'),
+        ("[centre.heads]", '[centre.others]\nlabels = "freesurfer"\n[centre.heads]'),
+    )
+    plan = engine.plan_of(chosen)
+    base = plan.meaning["split heads"]["base"]["train"]
+    assert base["lr"] == 0.25 and base["steps"] == 3
+    runner = CellRunner(plan.study, plan.splits, plan.people, place / "work-centres", lambda cell, row: None)
+    folder = runner.base(runner.splits["heads"], 0)
+    assert recipes.load(str(folder / "recipe.toml"))["train"]["lr"] == 0.25
 
 
 def test_people_are_read_with_what_is_known_of_them(place: Path) -> None:

@@ -12,6 +12,7 @@ from spanseg.cli.main import main
 from spanseg.errors import SpansegError
 from spanseg.images import scan_of, write_labels
 from spanseg.labels import load_protocol
+from spanseg.scanners import SCANNERS, scanner_named
 from spanseg.simulate import simulate
 from spanseg.volume import Volume
 
@@ -75,3 +76,25 @@ def test_the_command(label_map: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     assert stopped.value.code == 0
     assert "1 scans and their truth written" in capsys.readouterr().out
     assert len(list(out.rglob("*.nii.gz"))) == 2
+
+
+def test_synthetic_centres_differ_as_their_scanners_do(label_map: Path, tmp_path: Path) -> None:
+    grey_below_white = {}
+    for name, options in SCANNERS.items():
+        scan = simulate([label_map], tmp_path / name, 1, 4.0, 1, options)[0]
+        (image, _), (truth, _) = read(scan), read(truth_of(scan))
+        inside = [image[np.isin(truth, ids)].astype(float) for ids in ((3, 42), (2, 41))]
+        grey_below_white[name] = 1 - np.median(inside[0]) / np.median(inside[1])
+    assert grey_below_white["early_inversion"] < 0 < grey_below_white["low_field"] < grey_below_white["seven_tesla"]
+
+
+def test_a_centre_that_does_not_exist_is_refused_with_those_that_do() -> None:
+    with pytest.raises(SpansegError, match="choose one of low_field, seven_tesla"):
+        scanner_named("lowfield")
+
+
+def test_people_are_drawn_from_the_maps_in_turn(label_map: Path, demo_labels: Path, tmp_path: Path) -> None:
+    both = simulate([label_map, demo_labels], tmp_path / "both", 3, 6.0)
+    alone = simulate([label_map], tmp_path / "alone", 3, 6.0)
+    same = [np.array_equal(read(truth_of(a))[0], read(truth_of(b))[0]) for a, b in zip(both, alone, strict=True)]
+    assert same == [True, False, True]

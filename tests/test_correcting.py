@@ -12,6 +12,7 @@ from spanseg.correcting import REACH_MM, Corrector, relabelled
 from spanseg.errors import SpansegError
 from spanseg.labels import load_protocol
 from spanseg.prompts import Prompt
+from spanseg.segmenter import SegmentOptions, load_model
 from spanseg.volume import Volume, canonical
 
 HIPPOCAMPUS, AMYGDALA, WHITE = 17, 18, 2
@@ -192,4 +193,6 @@ def test_bad_requests_are_refused_in_one_sentence(corrector, network):
         Corrector(volume(), ASEG, "default")
     with pytest.raises(SpansegError, match="of 'tissue'"):
         Corrector(volume(), load_protocol("tissue"), network)
+    with pytest.raises(SpansegError, match="spanseg serve"):
+        load_model(SegmentOptions(model=network))
     assert "spanseg click" in corrector.name

@@ -154,7 +154,7 @@ class Corrector(BoundedCorrector):
 
     def __init__(self, scan: Volume, protocol: Protocol, model: str = "click", threads: int | None = None) -> None:
         folder = open_model(model)
-        if not any("prompt" in one for one in folder.inputs):
+        if not folder.answers_prompts:
             raise SpansegError(
                 f"{folder.path}: expected a network that answers clicks, such as the shipped 'click'; this one "
                 f"segments by itself: use it with 'spanseg segment --model {model}'."

@@ -74,6 +74,11 @@ class ModelFolder:
         return any("model" in one for one in self.inputs)
 
     @property
+    def answers_prompts(self) -> bool:
+        """Whether users point into the image for it: a click network, which segments nothing by itself."""
+        return any("prompt" in one for one in self.inputs)
+
+    @property
     def told(self) -> list[str]:
         """Which facts about the person the network is told; empty for none."""
         return list(self.table["model"].get("told", []))

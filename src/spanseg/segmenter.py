@@ -76,6 +76,11 @@ class Predictor:
 
     def __init__(self, options: SegmentOptions) -> None:
         self.folder: ModelFolder = open_model(options.model)
+        if self.folder.answers_prompts:
+            raise SpansegError(
+                f"{self.folder.path}: this network answers clicks and segments nothing by itself; use it with "
+                "'spanseg serve', or segment with another model."
+            )
         self.protocol: Protocol = load_protocol(self.folder.protocol)
         self.intervals = read_intervals(self.folder.path, self.folder.sha256())
         _check_memory(options, self.folder)

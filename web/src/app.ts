@@ -9,6 +9,7 @@ import { type Layout, Planes } from "./planes";
 import { MODES, type Mode, Pointing, type Told } from "./pointing";
 import { Gone, Refused, type Server } from "./server";
 import { Solid } from "./solid";
+import { complain, say, sayBusy, sayFree } from "./status";
 import { StructureList } from "./structures";
 
 const ASK_AGAIN_MS = 1500;
@@ -74,9 +75,9 @@ export class App {
   }
 
   private async load(name: string, isOpen: boolean): Promise<void> {
-    this.sayBusy(isOpen ? `Loading ${name}` : `Opening ${name}; a scan without labels is segmented first`);
+    sayBusy(isOpen ? `Loading ${name}` : `Opening ${name}; a scan without labels is segmented first`);
     const state = isOpen ? await this.server.state() : await this.server.open(name);
-    this.sayBusy(`Loading ${name}`);
+    sayBusy(`Loading ${name}`);
     const [image, labels] = await Promise.all([this.server.image("image"), this.server.image("labels")]);
     if (!state.structures.some(({ id }) => id === this.chosen)) this.chosen = null;
     this.redisplay();
@@ -113,7 +114,7 @@ export class App {
     const { state, chosen } = this;
     if (!state) return;
     if (chosen === null) {
-      this.complain("Choose the structure to correct first: click it in the list, or press P over it.");
+      complain("Choose the structure to correct first: click it in the list, or press P over it.");
       return;
     }
     const name = this.structure(chosen)?.name ?? chosen;
@@ -148,7 +149,7 @@ export class App {
     await this.during("Saving", async () => {
       const { files, state } = await this.server.save();
       this.follow(state);
-      this.say(`Saved ${files.join(", ")}`);
+      say(`Saved ${files.join(", ")}`);
     });
   }
 
@@ -157,7 +158,7 @@ export class App {
     await this.during("Exporting", async () => {
       const { folder, state } = await this.server.export();
       this.follow(state);
-      this.say(`Exported for spanseg adapt: ${folder}`);
+      say(`Exported for spanseg adapt: ${folder}`);
     });
   }
 
@@ -167,7 +168,7 @@ export class App {
     this.choose(next.structure);
     this.planes.crosshair = next.voxel;
     const name = this.structure(next.structure)?.name ?? "the label";
-    this.say(`The largest piece of doubt (${next.doubt.toFixed(2)}): look whether ${name} is right here.`);
+    say(`The largest piece of doubt (${next.doubt.toFixed(2)}): look whether ${name} is right here.`);
   }
 
   private async showDoubt(): Promise<void> {
@@ -182,7 +183,7 @@ export class App {
     this.planes.apply(change);
     this.solid.refresh();
     this.follow(change.state);
-    this.say(said);
+    say(said);
     if (page.doubt.checked) await this.planes.showDoubt(await this.server.image("doubt"));
   }
 
@@ -201,8 +202,8 @@ export class App {
   private async during(doing: string, work: () => Promise<void>): Promise<void> {
     if (this.busy || this.gone) return;
     this.busy = true;
-    this.sayBusy(doing);
-    this.say("");
+    sayBusy(doing);
+    say("");
     this.enable();
     try {
       await work();
@@ -211,7 +212,7 @@ export class App {
       await this.fail(failure);
     } finally {
       this.busy = false;
-      page.busy.hidden = true;
+      sayFree();
       this.enable();
       this.pointing.draw();
     }
@@ -221,10 +222,10 @@ export class App {
     if (failure instanceof Gone) {
       this.waitForServer();
     } else if (failure instanceof Refused) {
-      this.complain(failure.message);
+      complain(failure.message);
       if (failure.status === OLD_STATE && this.state) await this.catchUp().catch(() => this.waitForServer());
     } else {
-      this.complain(`The page failed: ${failure instanceof Error ? failure.message : String(failure)}. Reload it.`);
+      complain(`The page failed: ${failure instanceof Error ? failure.message : String(failure)}. Reload it.`);
       console.error(failure);
     }
   }
@@ -243,22 +244,22 @@ export class App {
 
   private waitForServer(): void {
     this.gone = true;
-    this.complain("The server does not answer. Nothing that was clicked is lost; the page goes on when it is back.");
+    complain("The server does not answer. Nothing that was clicked is lost; the page goes on when it is back.");
     const ask = async () => {
       try {
         await this.server.greet();
         if (this.state) await this.catchUp();
       } catch (failure) {
         if (failure instanceof Refused && failure.status === 403) {
-          this.complain("The server was started anew; open the address that it printed.");
+          complain("The server was started anew; open the address that it printed.");
         } else if (failure instanceof Refused) {
-          this.complain(failure.message);
+          complain(failure.message);
         }
         window.setTimeout(ask, ASK_AGAIN_MS);
         return;
       }
       this.gone = false;
-      this.say("The server is back.");
+      say("The server is back.");
       this.enable();
       if (!this.state) await this.during("Connecting", () => this.connect());
     };
@@ -389,21 +390,6 @@ export class App {
   private counted({ changed }: Change): string {
     if (changed === 0) return "nothing changed";
     return changed === 1 ? "1 voxel changed" : `${changed.toLocaleString("en")} voxels changed`;
-  }
-
-  private sayBusy(doing: string): void {
-    page.busyText.textContent = `${doing} …`;
-    page.busy.hidden = false;
-  }
-
-  private say(sentence: string): void {
-    page.error.textContent = "";
-    page.message.textContent = sentence;
-  }
-
-  private complain(sentence: string): void {
-    page.message.textContent = "";
-    page.error.textContent = sentence;
   }
 }
 

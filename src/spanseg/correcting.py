@@ -3,7 +3,7 @@
 What a prompt may change is bounded by rule, not by trust in a network:
 
 - a positive point or scribble adds one connected piece that holds it, a negative one removes such a piece, and neither
-  reaches farther than :data:`REACH_MM` from the prompt;
+  reaches farther than :data:`REACH_MM` from the prompt, or :data:`NEAR_MM` where the structure has a label already;
 - a box decides anew what lies inside it (as far as the network sees it), and nothing else;
 - every voxel has one label: what is added is taken from its neighbours, what is removed goes to the nearest of them.
 """
@@ -26,6 +26,11 @@ from spanseg.volume import Volume, canonical
 
 REACH_MM = 30.0
 """How far from a point or scribble the labels may change."""
+NEAR_MM = 6.0
+"""How far they may where the structure has a label within :data:`REACH_MM` already: it is mended, not made anew."""
+FAINT = -200.0
+"""Where a structure trails the likeliest one by more than this (of 255), a positive prompt takes up no more than its
+own voxels."""
 
 
 class Corrects(Contract):
@@ -116,7 +121,10 @@ class BoundedCorrector:
             after = before.copy()
             after[inside] = seen[inside]
             return after
-        near = _near(before.shape, newest.voxels, self.image.voxel_size_mm)
+        size = self.image.voxel_size_mm
+        near = _near(before.shape, newest.voxels, size, REACH_MM)
+        if (before & near).any():
+            near = _near(before.shape, newest.voxels, size, NEAR_MM)
         box = bounding_box(near)
         wanted = ((seen & ~before) if newest.positive else (before & ~seen)) & near
         pointed = np.zeros_like(before)
@@ -187,8 +195,29 @@ class Corrector(BoundedCorrector):
         answer = self.engine(np.concatenate([image[None], channels(label, clicks, box)])).astype(np.int16)
         index = self.protocol.class_of(structure)
         lead = answer[index] - np.delete(answer, index, axis=0).max(0)  # by how much it is the likeliest structure
-        seen, where = placement.from_canvas(lead, (slice(None), slice(None), slice(None)))
-        return seen > 0, where
+        lead, where = placement.from_canvas(lead, (slice(None), slice(None), slice(None)))
+        return lead >= _level(lead, said[-1], where), where
+
+
+def _level(lead: np.ndarray, newest: Said, where: tuple[slice, slice, slice]) -> float:
+    """How far a structure must lead to be seen: where a network misses it, it is asked for what is as likely as there.
+
+    A positive prompt on a place that the network gives to something else takes up what is no less likely than that
+    place; a negative prompt on a place that it gives to the structure removes what is no likelier.
+
+    Args:
+        lead: by how much the structure is the likeliest, -255 to 255, on the part of the scan that was looked at.
+        newest: the prompt.
+        where: that part of the scan.
+    """
+    start, stop = np.array([(side.start, side.stop) for side in where]).T
+    inside = newest.voxels[((newest.voxels >= start) & (newest.voxels < stop)).all(1)] - start
+    if newest.kind == "box" or not len(inside):
+        return 0.5
+    there = float(np.median(lead[tuple(inside.T)]))
+    if newest.positive:
+        return min(0.5, there) if there >= FAINT else 0.5
+    return max(0.5, there + 0.5)
 
 
 def relabelled(labels: np.ndarray, after: np.ndarray, structure: int) -> np.ndarray:
@@ -232,18 +261,18 @@ def _box_on_canvas(placement: Placement, corners: np.ndarray) -> np.ndarray:
     return inside
 
 
-def _near(shape: tuple[int, ...], voxels: np.ndarray, voxel_mm: np.ndarray) -> np.ndarray:
-    """Voxels within :data:`REACH_MM` of a prompt, boolean."""
+def _near(shape: tuple[int, ...], voxels: np.ndarray, voxel_mm: np.ndarray, reach_mm: float) -> np.ndarray:
+    """Voxels within a distance of a prompt, boolean."""
     from scipy import ndimage
 
     near = np.zeros(shape, dtype=bool)
-    reach = np.ceil(REACH_MM / voxel_mm).astype(int)
+    reach = np.ceil(reach_mm / voxel_mm).astype(int)
     low = np.maximum(voxels.min(0) - reach, 0)
     high = np.minimum(voxels.max(0) + reach + 1, shape)
     part = tuple(slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
     away = np.ones(tuple(high - low), dtype=bool)
     away[tuple((voxels - low).T)] = False
-    near[part] = ndimage.distance_transform_edt(away, sampling=voxel_mm) <= REACH_MM
+    near[part] = ndimage.distance_transform_edt(away, sampling=voxel_mm) <= reach_mm
     return near
 
 

@@ -40,7 +40,7 @@ class Beginning:
             raise SpansegError("--scheme says what the ids of a label file mean; give that file with --labels.")
 
     def require_same(self, origin: dict[str, Any], where: Path) -> None:
-        """Refuse a session that began otherwise than is asked for now; without a wish any will do.
+        """Refuse a session that began with other labels than the user asks for; whoever asks for none gets any.
 
         Raises:
             SpansegError: it did.

@@ -10,6 +10,7 @@ What a prompt may change is bounded by rule, not by trust in a network:
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Protocol as Contract
 
@@ -46,7 +47,7 @@ class Corrects(Contract):
         ...
 
 
-class BoundedCorrector:
+class BoundedCorrector(ABC):
     """Takes over of a network's answer what a prompt may change; whose answer that is, is a matter of its subclasses.
 
     Args:
@@ -102,11 +103,11 @@ class BoundedCorrector:
         last = np.array(self.image.shape) - 1
         return np.where(self.orientation.flips, last - turned, turned)
 
+    @abstractmethod
     def _answer(
         self, labels: np.ndarray, structure: int, said: Sequence[Said]
     ) -> tuple[np.ndarray, tuple[slice, slice, slice]]:
         """Where the network sees the structure: boolean voxels, and the part of the scan that they fill."""
-        raise NotImplementedError
 
     def _allowed(
         self, before: np.ndarray, answer: np.ndarray, where: tuple[slice, slice, slice], newest: Said

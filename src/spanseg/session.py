@@ -122,7 +122,7 @@ class Session:
         return self.belief.doubt(self.labels, self.protocol, settled)
 
     def next(self) -> tuple[Piece, int] | None:
-        """Where a look is worth most, and the id of the structure in question; ``None`` for nowhere."""
+        """Where a look is worth most, and the id of the structure in question; ``None`` if nothing is doubted."""
         doubt = self.doubt()
         if doubt is None or self.belief is None:
             return None

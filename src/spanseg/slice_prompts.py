@@ -81,7 +81,7 @@ def simulated_point(
 
     Args:
         mask: where the structure is, boolean, shape (row, column).
-        answer: where it is said to be; ``None`` for nowhere.
+        answer: where it is said to be; ``None`` if nothing was answered yet.
         rng: see :func:`spanseg.clicks.next_click`.
     """
     return next_click(mask, np.zeros_like(mask) if answer is None else answer, rng)

@@ -104,7 +104,6 @@ def recipe_of(kind: str, steps: int) -> dict[str, Any]:
     if kind in GIVEN:
         chosen["recipe"]["inputs"] = [{"image": "T1"}, {"image": "the ribbon"}]
     else:
-        # what is added alike in all voxels passes encoder1 and decoder0; below them an instance norm takes it out again
         chosen["tokens"] = {"name": "knowledge", "stages": ["encoder1", "decoder0"], "facts": ["age"]}
     return chosen
 
@@ -222,11 +221,12 @@ def audited(maps: Sequence[PackedMap], out: Path, name: str, steps: int) -> dict
 
 
 def silence(network: nn.Module) -> None:
-    """Set what the tokens add to the features to 0, as it is before training."""
+    """Set what the tokens do to the features to 0, as it is before training."""
     with torch.no_grad():
         for place in network.meetings.values():  # type: ignore[operator]
-            for parameter in place.read_tokens.out_proj.parameters():
-                parameter.zero_()
+            for last in (place.read_tokens.out_proj, place.scale):
+                last.weight.zero_()
+                last.bias.zero_()
 
 
 def summary(lines: Sequence[Line]) -> dict[str, Any]:

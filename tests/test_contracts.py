@@ -127,6 +127,20 @@ def test_padding_has_no_say(name: str, meet: str, depth: str) -> None:
         assert torch.equal(network(images(name, 0), one), network(images(name, 0), other))
 
 
+def test_a_norm_takes_out_what_is_added_alike_everywhere_and_not_a_scale() -> None:
+    torch.manual_seed(0)
+    network = model.build(recipe_of("res_unet", "knowledge", "full", stages=["encoder2"])).eval()
+    place, image = network.meetings["encoder2"], images("res_unet", 0)  # type: ignore[index]
+    with torch.no_grad():
+        unfed = network(image)
+        place.read_tokens.out_proj.bias.fill_(1.0)  # added alike in all voxels
+        assert torch.allclose(network(image, told(0)), unfed, atol=1e-4)
+        place.scale.weight.normal_()
+        heard = network(image, told(0))
+        assert not torch.allclose(heard, unfed, atol=1e-2)
+        assert not torch.allclose(heard, network(image, told(1)), atol=1e-2)
+
+
 @pytest.mark.parametrize("name", TOLD)
 def test_an_unknown_centre_is_fed_nothing(name: str) -> None:
     network = opened(name, "learned")

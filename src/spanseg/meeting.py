@@ -127,7 +127,13 @@ class InSequence(Meeting):
 
 
 class TwoWay(Meeting):
-    """Tokens read the features of a stage, then the features read the tokens; what is added starts at 0.
+    """Tokens read the features of a stage, then the features read the tokens, which also scale its channels.
+
+    Both what is added and the scale start at 0. The scale is needed: where a convolution and an instance norm follow,
+    as everywhere in ``res_unet``, what is added alike in all voxels is taken out again (docs/experiments.md, §11).
+
+    Reference: Kirillov et al., ICCV 2023, for the reading in both directions; Perez et al., AAAI 2018 (FiLM), for the
+    scale, which here comes from the mean of the tokens after they have read the image.
 
     Args:
         stage: module whose output (batch, channel, i, j, k) is the stage's features.
@@ -141,8 +147,10 @@ class TwoWay(Meeting):
         self.norm = nn.LayerNorm(channels)
         self.read_image = nn.MultiheadAttention(channels, heads, batch_first=True)
         self.read_tokens = nn.MultiheadAttention(channels, heads, batch_first=True)
-        nn.init.zeros_(self.read_tokens.out_proj.weight)
-        nn.init.zeros_(self.read_tokens.out_proj.bias)
+        self.scale = nn.Linear(channels, channels)
+        for last in (self.read_tokens.out_proj, self.scale):
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)
         stage.register_forward_hook(self._meet)
 
     def _meet(self, stage: nn.Module, args: tuple[Tensor, ...], features: Tensor) -> Tensor | None:
@@ -156,8 +164,10 @@ class TwoWay(Meeting):
         padding = ~(mask | ~is_told[:, None])  # a row without any token would be a softmax over nothing
         tokens = self.norm(tokens)
         answer, _ = self.read_tokens(image, tokens, tokens, key_padding_mask=padding, need_weights=False)
-        answer = answer * is_told[:, None, None]
-        return features + answer.transpose(1, 2).reshape(shape)
+        answer = (answer * is_told[:, None, None]).transpose(1, 2).reshape(shape)
+        mean = (tokens * mask[..., None]).sum(1) / mask.sum(1, keepdim=True).clamp(min=1)
+        scale = (self.scale(mean) * is_told[:, None])[..., None, None, None]
+        return features * (1 + scale) + answer
 
 
 def _parts(block: nn.Module) -> tuple[Any, Any]:

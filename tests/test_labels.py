@@ -84,6 +84,10 @@ def test_crosswalks_keep_left_on_the_left() -> None:
         "neuromorphometrics": {60: 10, 59: 49, 101: 3, 100: 42, 207: 3, 206: 42},
         "muse": {60: 10, 59: 49, 101: 3, 100: 42, 82: 2, 81: 41},
         "mindboggle": {10: 10, 49: 49, 1002: 3, 2002: 42},
+        "ibsr": {10: 10, 49: 49, 3: 3, 42: 42},
+        "candi": {10: 10, 49: 49, 3: 3, 42: 42},
+        "lpba40": {161: 11, 162: 50, 165: 17, 166: 53, 182: 16},
+        "hammers": {2: 17, 1: 53, 40: 10, 41: 49, 46: 4, 45: 43},
     }
     for scheme, pairs in known.items():
         source = np.array(list(pairs))

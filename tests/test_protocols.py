@@ -108,6 +108,8 @@ def test_a_part_of_a_protocol_takes_its_crosswalks_over() -> None:
     assert part.ids[found.classes[48]] == 17 and found.classes[44] == 0 and found.classes[64] == UNKNOWN
     assert found.classes.keys() == whole.crosswalk("neuromorphometrics").classes.keys()
     assert found.unlabelled == (), "only CSF is unlabelled there, which is no nucleus"
+    few = part.crosswalk("lpba40")
+    assert part.ids[list(few.unlabelled)].tolist() == [10, 13, 18, 49, 52, 54], "thalamus, pallidum, amygdala"
 
 
 def test_a_parcellation_of_other_borders_is_unknown() -> None:

@@ -30,7 +30,7 @@ class FakePredictor:
 
     def __init__(self, options: Any) -> None:
         self.options = options
-        self.folder = SimpleNamespace(told=[], path=Path("no model"))
+        self.folder = SimpleNamespace(told=[], told_in_all=[], path=Path(str(options.model)))
         self.identity = {
             "model": options.model,
             "model_version": "1",

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import tiny
-from spanseg import adaptation, centres, checkpoint, export, model, runtime, segmenter, splits
+from spanseg import adaptation, adapter_request, centres, checkpoint, export, model, runtime, segmenter, splits
 from spanseg.cli import main as cli
 from spanseg.errors import SpansegError
 from spanseg.judging import changes, judge
@@ -16,7 +16,6 @@ from spanseg.labelled import pair_scans
 from spanseg.labels import UNKNOWN, load_protocol
 from spanseg.participants import participant_of
 from spanseg.sampling import LabelledScan
-from spanseg.sidecar import file_sha256
 from spanseg.simulate import simulate
 from spanseg.volume import Volume
 
@@ -91,7 +90,49 @@ def test_the_split_names_who_trained_and_who_tests(adapter, pairs):
     trained, tested = ([one for one in record[side] if one["kind"] == "scan"] for side in ("train", "held_out"))
     assert [one["name"] for one in trained] == [participant_of(scan) for scan, _ in pairs[:3]]
     assert [one["name"] for one in tested] == [participant_of(scan) for scan, _ in pairs[3:]]
-    assert tested[0]["sha256"] == file_sha256(pairs[3][0])
+    assert [one["sha256"] for one in tested] == [one.sha256 for one in splits.scans_in(scan for scan, _ in pairs[3:])]
+
+
+def test_another_request_into_the_same_folder_is_refused_and_the_same_one_is_finished(adapter, base, pairs):
+    folder, asked = adapter[0], []
+
+    def again(train, **more):
+        return adaptation.adapt(train, folder, options(base, **more), asked.append, lambda row: None, pairs[3:])
+
+    assert again(pairs[:3], budget_s=5) == folder / checkpoint.DELTA and not asked
+    with pytest.raises(SpansegError, match="made with another set of scans or labels; give another --centre"):
+        again(pairs[1:3], adaptation="decoder")
+    with pytest.raises(SpansegError, match="made with another adaptation, another seed"):
+        again(pairs[:3], adaptation="full", seed=1)
+    request = folder / adapter_request.NAME
+    kept = request.read_text(encoding="utf-8")
+    request.unlink()
+    with pytest.raises(SpansegError, match="without a record of how it was asked for"):
+        again(pairs[:3])
+    request.write_text(kept, encoding="utf-8")
+
+
+def test_an_adapter_can_be_adapted_further(adapter, base, pairs, tmp_path):
+    further = options(adapter[0], adaptation="lora", replay_share=0.0)
+    adaptation.adapt(pairs[3:4], tmp_path / "more", further, lambda plan: None, lambda row: None)
+    before, after = (checkpoint.restore(folder)[1].eval() for folder in (adapter[0], tmp_path / "more"))
+    image = torch.rand(1, 1, 32, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        far = (before(image) - after(image)).abs().max()
+    assert 0 < far < 1, "it begins where the first adapter ended"
+    adaptation.exported(tmp_path / "more", "more", further, pairs[3][0])
+    assert centres.model_of("more", str(base), tmp_path)[0] == str(tmp_path / "more")
+    stock = model.backbone(tiny.recipe()).eval()
+    checkpoint.load_backbone(stock, tmp_path / "more" / checkpoint.DELTA)  # low-rank deltas on a decoder on the base
+    with torch.no_grad():
+        assert torch.allclose(stock(image), after(image), atol=1e-4)
+
+
+def test_a_model_with_tokens_is_not_adapted(pairs, tmp_path):
+    recipe = tiny.recipe() | {"tokens": {"name": "knowledge", "stages": ["decoder0"]}}
+    checkpoint.save(tmp_path / "told", dict(model.build(recipe).named_parameters()), recipe)
+    with pytest.raises(SpansegError, match=r"has tokens \(knowledge\), and adapt starts from models without"):
+        adaptation.recipe_for(options(tmp_path / "told"), 5)
 
 
 def test_nobody_is_tested_on_a_model_that_they_trained(adapter, base, pairs, tmp_path):

@@ -11,6 +11,7 @@ import tiny
 from spanseg import cascade, checkpoint, export, folds, generation, model, recipe, runs, segmenter, sources, splits
 from spanseg.chain import stacked
 from spanseg.errors import SpansegError
+from spanseg.facts import Facts
 from spanseg.interfaces import Sample
 from spanseg.simulate import simulate
 
@@ -104,6 +105,42 @@ def test_a_chain_exports_and_segments(first, tmp_path):
     assert measured["f32_against_pytorch"] >= 0.998
     (scan,) = simulate([tiny.write_map(tmp_path / "map.nii.gz")], tmp_path / "bids", 1, voxel_mm=3.0)
     assert segmenter.segment(scan, model=str(tmp_path / "model")).volumes
+
+
+@pytest.mark.parametrize("takes", [["age"], None])
+def test_each_network_of_a_chain_is_told_its_own_facts(takes, tmp_path):
+    """Tissue hears the sex; structures hear the age, or nothing."""
+    runs_made = {}
+    for name, chosen, facts in (
+        ("tissue", tissue_recipe(), ["sex"]),
+        ("structures", structure_recipe(tmp_path / "tissue"), takes),
+    ):
+        if facts:
+            chosen["tokens"] = {"name": "knowledge", "stages": ["encoder1", "decoder0"], "facts": facts}
+        torch.manual_seed(0)
+        network = model.build(chosen)
+        with torch.no_grad():
+            for parameter in getattr(network, "meetings", torch.nn.Module()).parameters():
+                parameter.add_(0.3 * torch.randn_like(parameter))
+        checkpoint.save(tmp_path / name, dict(network.named_parameters()), chosen)
+        runs_made[name] = tmp_path / name
+    folder = tmp_path / "model"
+    export.export(
+        runs_made["structures"], folder, export.Description("chain", "1", "Apache-2.0", "nothing"), [tiny.canvas()]
+    )
+    predictor = segmenter.load_model(segmenter.SegmentOptions(model=str(folder), threads=1))
+    canvas = tiny.canvas()
+
+    def answer(policy="given", **facts):
+        options = segmenter.SegmentOptions(facts=Facts(**facts), facts_policy=policy)
+        return [predictor.engine(canvas, words) for words in predictor.words_for(options)]
+
+    woman, man = answer(sex="female")[0], answer(sex="male")[0]
+    assert np.array_equal(woman, answer(sex="female")[0]) and not np.array_equal(woman, man)
+    assert np.array_equal(woman, answer(sex="female", age_years=70)[0]) == (takes is None)
+    assert len(answer("marginalise")) == (1 if takes is None else 8)
+    with pytest.raises(SpansegError, match=r"takes .*words.* was given image"):
+        predictor.engine(canvas)
 
 
 def test_a_recipe_without_its_first_network_is_refused(maps):

@@ -2,6 +2,7 @@
 
 import pickle
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +50,18 @@ def nested(published: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def is_loaded(ours: nn.Module, published: dict[str, Tensor], start: str) -> bool:
     return all(torch.equal(p, published[name]) for name, p in ours.named_parameters() if name.startswith(start))
+
+
+@pytest.mark.parametrize("spoilt", [lambda one: one * torch.nan, lambda one: one.to(torch.int8)])
+def test_weights_that_are_no_numbers_are_refused(
+    published: dict[str, Tensor], spoilt: Callable[[Tensor], Tensor]
+) -> None:
+    name = next(name for name in published if name.endswith("weight"))
+    ours = network()
+    before = {key: value.clone() for key, value in ours.state_dict().items()}
+    with pytest.raises(SpansegError, match=r"1 of .* tensors hold no finite floating-point numbers"):
+        load_swin_unetr(ours, published | {name: spoilt(published[name])}, 0.5)
+    assert all(torch.equal(value, before[key]) for key, value in ours.state_dict().items())
 
 
 @pytest.mark.parametrize("prefix", ["", "module."])

@@ -1,6 +1,7 @@
 """Runs: from a recipe and label maps to weights."""
 
 import json
+import tomllib
 from dataclasses import replace
 
 import nibabel as nib
@@ -12,6 +13,8 @@ import tiny
 from spanseg import checkpoint, generation, model, runs, sources, splits
 from spanseg.errors import SpansegError
 from spanseg.generation import load_classes
+from spanseg.sentences import load_table
+from spanseg.simulate import simulate
 
 
 @pytest.fixture(scope="module")
@@ -19,6 +22,49 @@ def maps(tmp_path_factory):
     folder = tmp_path_factory.mktemp("maps")
     tiny.write_map(folder / "head.nii.gz")
     return generation.read_maps(folder, load_classes(model.protocol_of(tiny.recipe())))
+
+
+def test_an_encoder_that_nobody_trained_is_not_frozen(maps, tmp_path):
+    recipe = tiny.recipe() | {"adapt": {"name": "frozen_encoder"}}
+    with pytest.raises(SpansegError, match="'frozen_encoder' freezes weights that nobody has trained"):
+        runs.train(recipe, maps, tmp_path / "run", lambda name, row: None)
+    assert not list(tmp_path.iterdir())
+
+
+def told_recipe(**tokens):
+    return tiny.recipe() | {"tokens": {"name": "knowledge", "stages": ["decoder0"]} | tokens}
+
+
+def test_a_run_remembers_who_read_its_sentences(maps, tmp_path):
+    runs.train(told_recipe(), maps, tmp_path / "run", lambda name, row: None)
+    recipe = tomllib.loads((tmp_path / "run" / "recipe.toml").read_text(encoding="utf-8"))
+    assert recipe["tokens"]["encoder"] == load_table().encoder
+    recipe["tokens"]["encoder"] = "another encoder"
+    for use in (sources.teller, lambda changed: runs.train(changed, maps, tmp_path / "next", lambda name, row: None)):
+        with pytest.raises(SpansegError, match="trained with the sentences of 'another encoder'"):
+            use(recipe)
+    assert not (tmp_path / "next").exists()
+
+
+def test_sentences_of_another_width_are_refused_with_the_setting_that_helps(tmp_path):
+    table = load_table()
+    replace(table, states=np.repeat(table.states, 2, 1)).save(tmp_path / "wide.npz")
+    with pytest.raises(SpansegError, match=r"--set tokens\.width=768"):
+        sources.teller(told_recipe(table=str(tmp_path / "wide.npz")))
+    assert sources.teller(told_recipe(table=str(tmp_path / "wide.npz"), width=768)) is not None
+
+
+def test_everybody_of_whom_a_network_is_told_has_a_row(tmp_path, maps):
+    simulate([tiny.write_map(tmp_path / "map.nii.gz")], tmp_path / "bids", 2, voxel_mm=6.0)
+    recipe = told_recipe() | {"real": {"data": str(tmp_path / "bids"), "labels": "aseg", "share": 1.0}}
+    table = tmp_path / "bids" / "participants.tsv"
+    table.write_text("participant_id\tage\tsex\nsub-sim0001\t30\tF\n", encoding="utf-8")
+    with pytest.raises(SpansegError, match=r"no row for sub-sim0002; add them, n/a for what"):
+        runs.train(recipe, [], tmp_path / "run", lambda name, row: None)
+    assert not (tmp_path / "run").exists()
+    with table.open("a", encoding="utf-8") as stream:
+        stream.write("sub-sim0002\tn/a\tn/a\n")
+    runs.train(recipe, [], tmp_path / "run", lambda name, row: None)
 
 
 def test_packed_maps_survive_the_trip(maps, tmp_path):

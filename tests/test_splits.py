@@ -1,6 +1,7 @@
 """Splits: what a run trains on and is judged by, with hashes, and nobody on both sides."""
 
 import dataclasses
+import gzip
 import json
 from pathlib import Path
 
@@ -32,6 +33,15 @@ def test_a_scan_is_known_by_its_bytes_and_its_person(tmp_path: Path) -> None:
     first, second = splits.scans_in(paths)
     assert (first.name, second.name) == ("sub-01", "sub-02")
     assert first.sha256 == second.sha256 == file_sha256(paths[0])
+
+
+def test_a_scan_that_is_compressed_anew_is_the_same_scan(tmp_path: Path) -> None:
+    packed = [scan(tmp_path, f"sub-0{level}.nii.gz", gzip.compress(b"one" * 99, level)) for level in (1, 9)]
+    assert packed[0].read_bytes() != packed[1].read_bytes()
+    plain = scan(tmp_path, "sub-03.nii", b"one" * 99)
+    assert len({member.sha256 for member in splits.scans_in([*packed, plain])}) == 1
+    broken = scan(tmp_path, "sub-04.nii.gz", packed[0].read_bytes()[:-4])
+    assert splits.scans_in([broken])[0].sha256 == file_sha256(broken)
 
 
 def test_a_map_is_known_by_its_voxels_whatever_its_name() -> None:

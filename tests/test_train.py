@@ -3,12 +3,14 @@
 import csv
 import json
 import struct
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from spanseg.errors import SpansegError
 from spanseg.interfaces import Sample
 from spanseg.nets.res_unet import ResUNet
 from spanseg.objectives.supervised import Supervised
@@ -54,6 +56,35 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path: Path, muon: bool, s
     for name, value in whole.trained.items():
         torch.testing.assert_close(second.trained[name], value, rtol=0, atol=1e-6)
         torch.testing.assert_close(second.ema[name], whole.ema[name], rtol=0, atol=1e-6)
+
+
+def test_a_run_stops_when_its_time_is_over_and_goes_on_later(tmp_path: Path) -> None:
+    whole = trainer(tmp_path / "whole")
+    whole.run()
+    first = trainer(tmp_path / "parts")
+    first.run(until_s=time.monotonic())
+    assert first.step == 0
+    soon = iter([0.0, 0.0, *[1e12] * 99])
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("spanseg.train.time.monotonic", lambda: next(soon))
+        first.run(until_s=1e9)
+    assert first.step == 1
+    again = trainer(tmp_path / "parts")
+    assert again.step == 1
+    again.run()
+    assert all(torch.equal(again.trained[name], value) for name, value in whole.trained.items())
+
+
+def test_the_state_of_another_recipe_is_refused(tmp_path: Path) -> None:
+    trainer(tmp_path, frozen=True).run(stop_at=3)
+    with pytest.raises(SpansegError, match="trained other parameters than this recipe does"):
+        trainer(tmp_path)
+
+
+def test_what_is_written_can_be_read_by_others(tmp_path: Path) -> None:
+    trainer(tmp_path).run(stop_at=3)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()}
+    assert modes["state.safetensors"] == modes["history.csv"]
 
 
 def test_a_killed_run_goes_back_to_its_last_checkpoint(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from spanseg import checkpoint, generation, model, parts, runs, splits
+from spanseg import adapter_request, checkpoint, generation, model, parts, runs, splits
 from spanseg import recipe as recipes
 from spanseg.errors import SpansegError
 from spanseg.export import Description, export, scan_canvas
@@ -43,7 +43,7 @@ class AdaptOptions:
         replay: folder of label maps that synthetic scans are drawn from, so that the model keeps what it knows; without
             it they are drawn from what the model itself finds in the given scans.
         replay_share: share of synthetic scans among the draws, 0 to 1.
-        budget_s: seconds that the training may take.
+        budget_s: seconds that the training may take, what precedes it included.
         most_steps: optimiser steps at most.
         lr: highest learning rate.
         seed: of all draws.
@@ -95,10 +95,15 @@ def recipe_for(options: AdaptOptions, scans: int) -> tuple[dict[str, Any], str]:
     """The recipe of an adaptation: that of the base model, with another ``[adapt]``; and why that one.
 
     Raises:
-        SpansegError: the base model holds no weights or no recipe.
+        SpansegError: the base model holds no weights or no recipe, or has tokens, which would be lost.
     """
     folder = checkpoint.weights_of(options.start).parent
     recipe = recipes.load(str(folder / "recipe.toml"))
+    if "tokens" in recipe:
+        raise SpansegError(
+            f"{folder}: this model has tokens ({recipe['tokens']['name']}), and adapt starts from models without; "
+            "start from the one that it was made from, or train a recipe with tokens (docs/tutorials/tell.md)."
+        )
     name, reason = (options.adaptation, "as asked for") if options.adaptation else choose(scans)
     recipe["adapt"] = {"name": name}
     if name == "tokens_and_head":
@@ -118,6 +123,8 @@ def adapt(
 ) -> Path:
     """Train an adaptation on labelled scans; a finished one is left as it is, a stopped one goes on.
 
+    What was asked for lies beside it; another request into the same folder is refused (:mod:`spanseg.adapter_request`).
+
     Args:
         pairs: scans and their label images.
         folder: of the adapter.
@@ -133,12 +140,15 @@ def adapt(
         SpansegError: scans or labels that cannot be used, an adaptation that the model does not support, or a test
             scan that the model or the adapter was trained on.
     """
+    began = time.monotonic()
     start, held_out = checkpoint.weights_of(options.start).parent, splits.scans_in(scan for scan, _ in test)
     for place in (start, folder):
         splits.require_unseen(place, held_out)
+    recipe, reason = recipe_for(options, len(pairs))
+    request = _request(pairs, recipe, options)
+    adapter_request.require_same(folder, request)
     if (folder / checkpoint.DELTA).is_file():
         return folder / checkpoint.DELTA
-    recipe, reason = recipe_for(options, len(pairs))
     network = runs.network_of(recipe)
     objective = dict(recipe["objective"])
     reward = parts.build("objectives", objective.pop("name"), objective)
@@ -146,17 +156,33 @@ def adapt(
     maps = _replayed(found, recipe, options)
     source = _source(pairs, found, maps, recipe, options)
     step_s = _measure(network, reward, source)
-    steps = max(10, min(options.most_steps, int(0.9 * options.budget_s / step_s)))
+    left_s = options.budget_s - (time.monotonic() - began)
+    steps = max(1, min(options.most_steps, int(0.9 * left_s / step_s)))
     tell(_plan(recipe["adapt"]["name"], reason, step_s, steps, network))
     trained = splits.scans_in(scan for scan, _ in pairs) + splits.maps_in(maps)
     splits.write(folder, trained, held_out, [start])
+    adapter_request.write(folder, request)
     recipe["train"]["steps"] = steps
     section = {key: value for key, value in recipe["train"].items() if key != "start"}
     trainer = Trainer(network, reward, source, options_from(TrainOptions, section, "train"), folder)
-    trainer.run(report=report)
+    trainer.run(report=report, until_s=began + options.budget_s)
     checkpoint.save(folder, {name: value.half() for name, value in trainer.ema.items()}, recipe)
     (folder / "state.safetensors").unlink(missing_ok=True)
     return folder / checkpoint.DELTA
+
+
+def _request(pairs: Sequence[ScanWithTruth], recipe: dict[str, Any], options: AdaptOptions) -> dict[str, Any]:
+    """What decides an adapter's weights, beside how long it is trained, by what it is called in a message."""
+    return {
+        "base model": checkpoint.sha256(checkpoint.weights_of(options.start)),
+        "adaptation": recipe["adapt"]["name"],
+        "set of scans or labels": sorted([checkpoint.sha256(scan), checkpoint.sha256(truth)] for scan, truth in pairs),
+        "label scheme": options.labels,
+        "replay": [str(options.replay) if options.replay else "", options.replay_share],
+        "learning rate": options.lr,
+        "seed": options.seed,
+        "handling of unlabelled structures": options.keep_unlabelled,
+    }
 
 
 def _found(scans: Sequence[Path], start: str) -> dict[str, Volume]:
@@ -242,7 +268,10 @@ def exported(folder: Path, centre: str, options: AdaptOptions, scan: Path) -> di
     description = Description(
         f"{base.table['model']['name']}-{centre}", "1", base.table["model"]["licence"], "not stated"
     )
-    adapter = {"centre": centre, "base": options.start, "base_sha256": base.table["model"]["weights_sha256"]}
+    first = base.table.get("adapter")  # an adapter on an adapter belongs to what the first one belongs to
+    if first is None:
+        first = {"base": options.start, "base_sha256": base.table["model"]["weights_sha256"]}
+    adapter = {"centre": centre, "base": first["base"], "base_sha256": first["base_sha256"]}
     return export(folder, folder, description, [scan_canvas(scan, folder)], adapter=adapter)
 
 

@@ -6,10 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from spanseg.runtime import Engine, ModelFolder, Words, open_model
-
-FIRST = "tissue"
-"""Folder of the first network, inside that of the second."""
+from spanseg.runtime import FIRST, Engine, ModelFolder, Words, open_model
 
 
 class Chain:
@@ -27,14 +24,14 @@ class Chain:
     def __init__(self, folder: ModelFolder, precision: str = "auto", threads: int | None = None) -> None:
         first = open_model(str(folder.path / FIRST))
         self._first, self._second = Engine(first, precision, threads), Engine(folder, precision, threads)
-        self._first_is_told = bool(first.told)
+        self._second_is_told = bool(folder.told)
         self._inputs = folder.inputs
         self.name, self.precision, self.threads = self._second.name, self._second.precision, self._second.threads
 
     def __call__(self, canvas: np.ndarray, words: Words | None = None) -> np.ndarray:
         """Class probabilities of one canvas; as :meth:`spanseg.runtime.Engine.__call__`."""
-        found = self._first(canvas, words if self._first_is_told else None)
-        return self._second(stacked(canvas, found, self._inputs), words)
+        found = self._first(canvas, words.first if words else None)
+        return self._second(stacked(canvas, found, self._inputs), words if self._second_is_told else None)
 
 
 def stacked(canvas: np.ndarray, found: np.ndarray, inputs: Sequence[dict[str, str]]) -> np.ndarray:

@@ -55,25 +55,40 @@ def restore(run: Path) -> tuple[dict[str, Any], nn.Module]:
     return recipe, network
 
 
-def load_backbone(network: nn.Module, weights: Path, minimum: float = 1.0) -> float:
+def load_backbone(network: nn.Module, weights: Path, minimum: float = 1.0) -> list[str]:
     """Copy stored weights into a stock network; those of a prompted model give their backbone.
 
     Published weights of SAM are known by what is in them; other files of other people's (``.pt``, ``.pth``, ``.bin``)
     are read as published weights of the Swin UNETR.
 
     Returns:
-        The share of the network's parameters that were found.
+        The load report of published weights, in lines; none for our own, which fit or are refused.
 
     Raises:
         SpansegError: less than ``minimum`` of the parameters were found.
     """
     tensors = import_weights.read_tensors(weights)
     if import_sam.is_published(tensors):
-        return import_sam.load_sam(network, tensors).parameters
+        return import_sam.load_sam(network, tensors).lines()
     if weights.suffix in import_weights.FOREIGN:
-        return import_weights.load_swin_unetr(network, tensors, minimum).parameters
+        return import_weights.load_swin_unetr(network, tensors, minimum).lines()
+    if weights.name == DELTA and (weights.parent / "recipe.toml").is_file():
+        tensors = _merged(restore(weights.parent)[1])  # a delta alone is not a whole network
     own = {name.removeprefix("backbone."): value for name, value in tensors.items()}
-    return load_into(network, own, str(weights), minimum)
+    load_into(network, own, str(weights), minimum)
+    return []
+
+
+def _merged(network: nn.Module) -> dict[str, Tensor]:
+    """Tensors of a network by the names that it has without low-rank deltas, which are added to what they belong to."""
+    tensors = network.state_dict()
+    for name, module in network.named_modules():
+        if hasattr(module, "lora_A"):
+            layer: Any = module
+            first, second = layer.lora_A["default"].weight, layer.lora_B["default"].weight
+            weight = tensors[f"{name}.base_layer.weight"]
+            weight += layer.scaling["default"] * (second.flatten(1) @ first.flatten(1)).reshape(weight.shape).detach()
+    return {name.replace(".base_layer.", "."): value for name, value in tensors.items() if ".lora_" not in name}
 
 
 def weights_of(start: str) -> Path:

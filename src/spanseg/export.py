@@ -17,7 +17,7 @@ from spanseg import checkpoint, files, model, splits
 from spanseg import recipe as recipes
 from spanseg.cascade import first_run
 from spanseg.centring import first_guess
-from spanseg.chain import FIRST, stacked
+from spanseg.chain import stacked
 from spanseg.clicks import Click, channels
 from spanseg.errors import SpansegError
 from spanseg.facts import Facts
@@ -26,7 +26,7 @@ from spanseg.graph import Probabilities, write_onnx
 from spanseg.images import read_scan
 from spanseg.intensity import normalise
 from spanseg.labels import Protocol
-from spanseg.runtime import Engine, ModelFolder, Words, open_model
+from spanseg.runtime import FIRST, Engine, ModelFolder, Words, open_model
 from spanseg.sentences import load_table, with_reader
 from spanseg.telling import TABLE
 from spanseg.told import TAKES
@@ -115,9 +115,11 @@ def _words(recipe: dict[str, Any], draft: Path, table: dict[str, Any]) -> Words 
     if _source(recipe) != "knowledge":
         return None
     sentences = load_table(recipe["tokens"].get("table"))
+    if "encoder" in recipe["tokens"]:
+        sentences.require(recipe["tokens"]["encoder"])
     sentences.save(draft / TABLE)
     table["sentences"] = {"encoder": sentences.encoder, "sha256": checkpoint.sha256(draft / TABLE)}
-    return sentences.embed(Facts(age_years=44, sex="female"))
+    return Words(*sentences.embed(Facts(age_years=44, sex="female")))
 
 
 def _with_first(
@@ -134,7 +136,7 @@ def _with_first(
     first = open_model(str(draft / FIRST))
     table["model"]["title"] = with_reader(table["model"]["title"], first.title)
     engine = Engine(first, "f32", 1)
-    words = load_table(first.path / TABLE).embed(Facts()) if first.told else None
+    words = Words(*load_table(first.path / TABLE).embed(Facts())) if first.told else None
     return [stacked(canvas, engine(canvas, words), model.inputs_of(recipe)) for canvas in canvases]
 
 
@@ -232,12 +234,9 @@ _PEAK = """
 import sys, numpy
 from pathlib import Path
 from spanseg.machine import peak_memory_bytes
-from spanseg.runtime import Engine, ModelFolder, Words, open_model
-from spanseg.sentences import load_table
-from spanseg.telling import TABLE
-from spanseg.told import TAKES
+from spanseg.runtime import Engine, ModelFolder, Words
 words, shape = int(sys.argv[2]), tuple(map(int, sys.argv[5:]))
-told = (numpy.zeros((words, int(sys.argv[3])), numpy.float32), numpy.ones(words, bool)) if words else None
+told = Words(numpy.zeros((words, int(sys.argv[3])), numpy.float32), numpy.ones(words, bool)) if words else None
 channels = int(sys.argv[4])
 table = {"runtime": {}, "canvas": {"shape": list(shape)}, "input": {"count": channels}}
 Engine(ModelFolder(Path(sys.argv[1]), table), "f32", 1)(numpy.zeros((channels, *shape), dtype=numpy.float32), told)

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from spanseg.errors import SpansegError
-from spanseg.import_weights import LoadReport, read_tensors
+from spanseg.import_weights import LoadReport, read_tensors, require_numbers
 from spanseg.tensors import save_tensors
 
 BY_CLASS = re.compile(r"mask_decoder\.(?:mask_tokens|output_hypernetworks_mlps|iou_prediction_head\.proj_out)\.")
@@ -90,6 +90,7 @@ def load_sam(network: Any, tensors: dict[str, Tensor]) -> LoadReport:
             f"{_counted('missing', lost)}, {_counted('of another shape', report.mismatched)}, "
             f"{_counted('unknown', report.unexpected)}; give the backbone the size of the file (base, large or huge)."
         )
+    require_numbers(known)
     for key, value in known.items():
         own[key].copy_(value)
     return report

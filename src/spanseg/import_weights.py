@@ -123,6 +123,7 @@ def load_swin_unetr(network: nn.Module, tensors: dict[str, Tensor], minimum: flo
     own = dict(network.named_parameters())
     known = {_own_name(key): value for key, value in tensors.items()}
     fitting = {key: known[key] for key in own if key in known and known[key].shape == own[key].shape}
+    require_numbers(fitting)
     report = _report(network, own, known, set(fitting))
     if report.parameters < minimum:
         raise SpansegError(
@@ -134,6 +135,20 @@ def load_swin_unetr(network: nn.Module, tensors: dict[str, Tensor], minimum: flo
         for key, value in fitting.items():
             own[key].copy_(value)
     return report
+
+
+def require_numbers(tensors: Mapping[str, Tensor]) -> None:
+    """Refuse weights that no network can compute with.
+
+    Raises:
+        SpansegError: a tensor of whole numbers, or one that holds something that is no number.
+    """
+    broken = [name for name, one in tensors.items() if not one.is_floating_point() or not bool(one.isfinite().all())]
+    if broken:
+        raise SpansegError(
+            f"these weights cannot be used: {len(broken)} of {len(tensors)} tensors hold no finite "
+            f"floating-point numbers ({_some(tuple(broken))}); the file is damaged or quantised; get it in float32."
+        )
 
 
 def _own_name(key: str) -> str:

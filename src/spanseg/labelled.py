@@ -39,15 +39,27 @@ class RealOptions:
     gentle: bool = False
 
 
-def labelled_scans(real: RealOptions, protocol: Protocol) -> list[LabelledScan]:
+def labelled_scans(real: RealOptions, protocol: Protocol, is_told: bool = False) -> list[LabelledScan]:
     """Read pairs of scans and labels into RAS+ order.
 
+    Args:
+        real: which.
+        protocol: where the labels are mapped to.
+        is_told: whether the network is told facts, so that everybody must have a row in ``participants.tsv``.
+
     Raises:
-        SpansegError: no pair, a pair on two grids, ids that the scheme does not map, or a person without a scan.
+        SpansegError: no pair, a pair on two grids, ids that the scheme does not map, a person without a scan, or one
+            of whom nothing is known and something is told.
     """
     pairs = chosen_pairs(real)
     table = find_table(Path(real.data))
     people = read_participants(table) if table else {}
+    strangers = sorted({participant_of(scan) for scan, _ in pairs} - people.keys())
+    if is_told and strangers:
+        raise SpansegError(
+            f"{real.data}: the network is told facts about people, and participants.tsv has no row for "
+            f"{', '.join(strangers[:4])}{' …' if len(strangers) > 4 else ''}; add them, n/a for what is not known."
+        )
     scans = read_labelled(pairs, real.labels or None, protocol)
     return [replace(scan, facts=people.get(scan.name, Facts())) for scan in scans]
 

@@ -17,8 +17,9 @@ MEETINGS = ("gated", "prepend")
 """How tokens meet a stage of attention; on a stage of convolutions they meet in a two-way block."""
 
 OUTPUTS = ("probabilities", "labels")
-TOLD = ("table", "facts")
-"""Keys of ``[tokens]`` that say where the sentences come from and which facts they tell; not the network's matter."""
+TOLD = ("table", "facts", "encoder")
+"""Keys of ``[tokens]`` that say where the sentences come from, which facts they tell and who read them; not the
+network's matter."""
 
 
 class Prompted(nn.Module):

@@ -8,15 +8,19 @@ from typing import Any
 import torch
 from torch import nn
 
-from spanseg import checkpoint, folds, model, parts, splits
+from spanseg import checkpoint, files, folds, model, parts, splits
 from spanseg import recipe as recipes
 from spanseg.board import Board
 from spanseg.cascade import first_run
+from spanseg.errors import SpansegError
 from spanseg.generation import PackedMap
 from spanseg.interfaces import Source
 from spanseg.rebalance import BIAS, rebalanced
-from spanseg.sources import options_from, sources, split
+from spanseg.sources import options_from, sources, split, with_encoder
 from spanseg.train import Trainer, TrainOptions, validation_score
+
+LOADED = "loaded.txt"
+"""What of published weights went into the network that a run began with."""
 
 
 def train(
@@ -44,9 +48,10 @@ def train(
     if start in recipes.shipped() and not checkpoint.is_model(start):
         before = train(recipes.load(start), maps, folder.parent / start, report, device)
         recipe = recipe | {"train": recipe["train"] | {"start": str(before)}}
-    recipe = _with_tissue(recipe, maps, folder, report, device)
-    splits.write(folder, *split(recipe, maps), _before(recipe))
+    recipe = with_encoder(_with_tissue(recipe, maps, folder, report, device))
+    record = splits.checked(folder, *split(recipe, maps), _before(recipe))
     trainer, look = prepare(recipe, maps, folder, device)
+    splits.save(folder, record)
     with Board(folder) as board:
 
         def log(row: dict[str, float]) -> None:
@@ -102,26 +107,43 @@ def prepare_on(
         looked_at: where the samples of the learning curve come from; ``None`` for no curve.
         folder: of the run.
         device: where the work is done.
+
+    Raises:
+        SpansegError: an encoder is frozen that nobody has trained, or the recipe cannot be built.
     """
+    change = recipe.get("adapt", {}).get("name", "full")
+    if change != "full" and not recipe.get("train", {}).get("start"):
+        raise SpansegError(
+            f"the recipe's adaptation '{change}' freezes weights that nobody has trained; say what to start "
+            "from: --from RUN, a model folder, or published weights."
+        )
     section = {key: value for key, value in recipe.get("train", {}).items() if key not in ("start", "start_minimum")}
     options = options_from(TrainOptions, section, "train")
     objective = dict(recipe["objective"])
     reward = parts.build("objectives", objective.pop("name"), objective)
-    trainer = Trainer(network_of(recipe).to(device), reward, source, options, folder)
+    network = network_of(recipe, folder / LOADED).to(device)
+    trainer = Trainer(network, reward, source, options, folder)
     if looked_at is None:
         return trainer, None
     classes = len(model.protocol_of(recipe))
     return trainer, validation_score(looked_at, classes, options.validate_draws)
 
 
-def network_of(recipe: dict[str, Any]) -> nn.Module:
-    """The network of a recipe as its training begins: the weights that it starts from, else those of its seed."""
+def network_of(recipe: dict[str, Any], loaded: Path | None = None) -> nn.Module:
+    """The network of a recipe as its training begins: the weights that it starts from, else those of its seed.
+
+    Args:
+        recipe: of the network.
+        loaded: file for the load report of published weights.
+    """
     section = recipe.get("train", {})
     torch.manual_seed(int(section.get("seed", TrainOptions.seed)))
     network = model.backbone(recipe)
     if section.get("start"):
         minimum = float(section.get("start_minimum", 1.0))
-        checkpoint.load_backbone(network, checkpoint.weights_of(section["start"]), minimum)
+        lines = checkpoint.load_backbone(network, checkpoint.weights_of(section["start"]), minimum)
+        if lines and loaded is not None:
+            files.write_text(loaded, "\n".join(lines) + "\n")
     return model.equip(network, recipe)
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -20,9 +20,23 @@ from spanseg.machine import cores
 from spanseg.sentences import with_reader
 
 PRECISIONS = ("f32", "bf16", "auto")
-Words = tuple[np.ndarray, np.ndarray]
-"""Hidden states of a sentence, float32 (word, width), and which of them count, bool (word,)."""
+FIRST = "tissue"
+"""Folder of a network that runs before another one, inside that one's."""
 MOST_THREADS = 1024
+
+
+class Words(NamedTuple):
+    """A sentence as a network reads it.
+
+    Args:
+        hidden: its hidden states, float32 (word, width).
+        known: which of them count, bool (word,).
+        first: what the network that runs before this one is told; ``None`` for nothing.
+    """
+
+    hidden: np.ndarray
+    known: np.ndarray
+    first: Words | None = None
 
 
 @dataclass(frozen=True)
@@ -84,6 +98,17 @@ class ModelFolder:
         return list(self.table["model"].get("told", []))
 
     @property
+    def first(self) -> ModelFolder | None:
+        """The network that runs before this one, ``None`` where none has to."""
+        return open_model(str(self.path / FIRST)) if self.needs_first else None
+
+    @property
+    def told_in_all(self) -> list[str]:
+        """Which facts this network or the one before it is told."""
+        before = self.first
+        return self.told + [fact for fact in (before.told if before else []) if fact not in self.told]
+
+    @property
     def title(self) -> str:
         """What the model's results say they were made with; of one that is told sentences, who read them."""
         model = self.table["model"]
@@ -137,6 +162,11 @@ def _check_table(folder: ModelFolder) -> None:
     if not isinstance(folder.table["canvas"].get("windows", False), bool):
         raise SpansegError(
             f"{folder.path / 'model.toml'}: 'windows' in [canvas] is true or false; export the model again."
+        )
+    if folder.told and not _is_text(folder.table.get("sentences", {}).get("encoder")):
+        raise SpansegError(
+            f"{folder.path / 'model.toml'}: the network is told facts, and 'encoder' in [sentences] does not say who "
+            "read the sentences; copy the folder again, or export the model again."
         )
     ids = load_protocol(folder.protocol).ids.tolist()
     if folder.table["labels"]["ids"] != ids:
@@ -228,14 +258,20 @@ class Engine:
 
         Args:
             canvas: float32 normalised image, shape (i, j, k) or (channel, i, j, k).
-            words: for a network that is told a sentence, its hidden states (word, width) and which of them count.
+            words: the sentence, for a network that is told one.
 
         Returns:
             uint8 probabilities, 0 to 255, shape (class, i, j, k).
+
+        Raises:
+            SpansegError: no sentence for a network that is told one, or a sentence for one that is not.
         """
         inputs = {"image": canvas[None] if canvas.ndim == 4 else canvas[None, None]}
         if words is not None:
-            inputs |= {"words": words[0][None], "known": words[1][None].astype(np.float32)}
+            inputs |= {"words": words.hidden[None], "known": words.known[None].astype(np.float32)}
+        if inputs.keys() != self._takes.keys():
+            given, takes = ", ".join(inputs), ", ".join(self._takes)
+            raise SpansegError(f"{self.model.path}: this network takes {takes} and was given {given}.")
         return np.asarray(self._compiled(inputs)[0])[0]
 
 

@@ -41,7 +41,7 @@ class NetworkEngine:
         image = image[None] if canvas.ndim == 4 else image[None, None]
         told = {}
         if words is not None:
-            hidden, known = (torch.from_numpy(array)[None].to(self.device) for array in words)
+            hidden, known = (torch.from_numpy(array)[None].to(self.device) for array in words[:2])
             told = {"told": Told(hidden, known, torch.full((1,), self.centre, device=self.device))}
         with torch.no_grad(), torch.autocast(self.device, torch.bfloat16, enabled=self.precision == "bf16"):
             probabilities = torch.softmax(self._network(image, **told).float(), dim=1)

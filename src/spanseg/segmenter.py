@@ -125,7 +125,7 @@ def _engine(folder: ModelFolder, options: SegmentOptions) -> Any:
 
 def _teller(folder: ModelFolder) -> Teller | None:
     """What finds the words for a person; nothing for a model that is told nothing."""
-    if not folder.told:
+    if not folder.told_in_all:
         return None
     from spanseg.telling import Teller
 
@@ -325,10 +325,10 @@ def _facts_note(
 ) -> None:
     """Say plainly what facts did, or that they did nothing."""
     if sentences > 1:
-        notes.append(f"The answers for {sentences} ages were averaged: as many passes of the network.")
+        notes.append(f"The answers for {sentences} ages were averaged, which takes {sentences} times as long.")
     if spread:
         notes.append(f"At {spread['label_differs_share']:.1%} of the brain's voxels the label depends on the age.")
-    if (options.facts != Facts() or options.facts_policy != "given") and not predictor.folder.told:
+    if (options.facts != Facts() or options.facts_policy != "given") and not predictor.folder.told_in_all:
         notes.append(
             f"The model '{predictor.folder.table['model']['name']}' is not told age, sex or diagnosis: "
             "they changed nothing."

@@ -13,10 +13,11 @@ from spanseg.interfaces import Source
 from spanseg.labelled import RealOptions, chosen_pairs, labelled_scans
 from spanseg.lifespan import Lifespan
 from spanseg.sampling import GENTLE, Mixture, RealScans
-from spanseg.sentences import load_table
+from spanseg.sentences import SentenceTable, load_table
 from spanseg.silver import Silver
 from spanseg.splits import Member
 from spanseg.synth import Generator, NearStructures, SynthOptions
+from spanseg.tokens.knowledge import Knowledge
 from spanseg.told import TAKES, Numbers, Teller, Telling
 
 PLAIN: dict[str, Any] = {
@@ -135,7 +136,8 @@ def _real(recipe: dict[str, Any], options: SynthOptions, tell: Teller | None) ->
     """Real scans with labels, and their share of the draws."""
     protocol, real = model.protocol_of(recipe), options_from(RealOptions, recipe["real"], "real")
     how = GENTLE if real.gentle else options
-    return RealScans(labelled_scans(real, protocol), protocol, model.canvas_of(recipe), how, tell), real.share
+    scans = labelled_scans(real, protocol, is_told=tell is not None and tell.table is not None)
+    return RealScans(scans, protocol, model.canvas_of(recipe), how, tell), real.share
 
 
 def teller(recipe: dict[str, Any]) -> Teller | None:
@@ -145,5 +147,26 @@ def teller(recipe: dict[str, Any]) -> Teller | None:
         return None
     if section["name"] == "learned":
         return Teller(None)
-    table = Numbers() if section["name"] == "one_hot" else load_table(section.get("table"))
-    return Teller(table, section.get("facts", TAKES))
+    if section["name"] == "one_hot":
+        return Teller(Numbers(), section.get("facts", TAKES))
+    return Teller(_sentences(section), section.get("facts", TAKES))
+
+
+def _sentences(section: dict[str, Any]) -> SentenceTable:
+    """The sentences that a recipe's ``[tokens]`` name, if they are what its network was or will be trained with."""
+    table, expected = load_table(section.get("table")), section.get("width", Knowledge.WIDTH)
+    if table.width != expected:
+        raise SpansegError(
+            f"{table.source}: its sentences have {table.width} numbers a word, the recipe's network takes {expected}; "
+            f"say --set tokens.width={table.width}."
+        )
+    if "encoder" in section:
+        table.require(section["encoder"])
+    return table
+
+
+def with_encoder(recipe: dict[str, Any]) -> dict[str, Any]:
+    """A recipe in which stands who read the sentences that its network is told, so that no other reader's are told."""
+    if recipe.get("tokens", {}).get("name") != "knowledge":
+        return recipe
+    return recipe | {"tokens": recipe["tokens"] | {"encoder": _sentences(recipe["tokens"]).encoder}}

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import gzip
+import hashlib
 import json
 import tomllib
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from spanseg import files
 from spanseg.errors import SpansegError
@@ -27,7 +30,7 @@ class Member:
     Args:
         kind: ``label map`` or ``scan``.
         name: the map's, or whose scan it is.
-        sha256: of the packed voxels of a map, of the bytes of a scan's file.
+        sha256: of the packed voxels of a map, of the bytes of a scan's file as they are without compression.
     """
 
     kind: str
@@ -41,12 +44,34 @@ def maps_in(maps: Iterable[PackedMap]) -> list[Member]:
 
 
 def scans_in(scans: Iterable[Path]) -> list[Member]:
-    """Scans as members, by the bytes of their files."""
-    return [Member("scan", participant_of(scan), file_sha256(scan)) for scan in scans]
+    """Scans as members, by the bytes of their files: compressed anew, a scan is still the same."""
+    return [Member("scan", participant_of(scan), _sha256(scan)) for scan in scans]
+
+
+def _sha256(scan: Path) -> str:
+    """Hash of a file's bytes, unpacked where they can be."""
+    try:
+        with gzip.open(scan) as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except (gzip.BadGzipFile, EOFError):
+        return file_sha256(scan)
 
 
 def write(folder: Path, train: Sequence[Member], held_out: Sequence[Member], starts: Sequence[Path] = ()) -> None:
-    """Write the split of a training run into its folder; what an earlier call wrote there counts as seen.
+    """Write the split of a training run into its folder; arguments and errors as for :func:`checked`."""
+    save(folder, checked(folder, train, held_out, starts))
+
+
+def save(folder: Path, record: dict[str, Any]) -> None:
+    """Write what :func:`checked` returned."""
+    folder.mkdir(parents=True, exist_ok=True)
+    files.write_text(folder / NAME, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
+
+
+def checked(
+    folder: Path, train: Sequence[Member], held_out: Sequence[Member], starts: Sequence[Path] = ()
+) -> dict[str, Any]:
+    """Check the split of a training run; what an earlier run in its folder was trained on counts as seen.
 
     Args:
         folder: of the run.
@@ -65,14 +90,12 @@ def write(folder: Path, train: Sequence[Member], held_out: Sequence[Member], sta
     for place in (folder, *starts):
         require_unseen(place, held_out)
         earlier |= seen_by(place)
-    record = {
+    return {
         "format": FORMAT,
         "train": [asdict(member) for member in sorted(train)],
         "held_out": [asdict(member) for member in sorted(held_out)],
         "earlier": sorted(earlier - {member.sha256[:SHORT] for member in train}),
     }
-    folder.mkdir(parents=True, exist_ok=True)
-    files.write_text(folder / NAME, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
 
 
 def seen_by(folder: Path) -> frozenset[str]:

@@ -52,7 +52,7 @@ def swaps(scan: Scan, predictor: Predictor, options: SegmentOptions) -> list[Swa
     Raises:
         SpansegError: the model is told nothing.
     """
-    takes = predictor.folder.told
+    takes = predictor.folder.told_in_all
     if not takes:
         name = predictor.folder.table["model"]["name"]
         raise SpansegError(f"the model '{name}' is not told age, sex or diagnosis: there is nothing to swap.")
@@ -78,10 +78,10 @@ def _others(facts: Facts, takes: Sequence[str]) -> list[tuple[str, str, Facts]]:
         others += [("age", f"{age:g} years", replace(facts, age_years=age)) for age in MARGINAL_AGES_YEARS]
         others.append(("age", "unknown", replace(facts, age_years=None)))
     if "sex" in takes:
-        others += [("sex", sex, replace(facts, sex=sex)) for sex in SEXES if sex != facts.sex]
+        others += [("sex", sex or "unknown", replace(facts, sex=sex)) for sex in (*SEXES, None) if sex != facts.sex]
     if "diagnosis" in takes:
-        named = [word for word in DIAGNOSES if word != facts.diagnosis]
-        others += [("diagnosis", word, replace(facts, diagnosis=word)) for word in named]
+        named = [word for word in (*DIAGNOSES, None) if word != facts.diagnosis]
+        others += [("diagnosis", word or "unknown", replace(facts, diagnosis=word)) for word in named]
     return others
 
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from spanseg import files
@@ -12,8 +12,7 @@ from spanseg.errors import SpansegError
 
 def save_tensors(path: Path, tensors: dict[str, Tensor], note: dict[str, str] | None = None) -> None:
     """Write tensors under a temporary name and rename, so that no reader sees half a file."""
-    with files.writing(path) as temporary:
-        save_file({key: value.detach().cpu().contiguous() for key, value in tensors.items()}, temporary, metadata=note)
+    files.write_bytes(path, save({key: value.detach().cpu().contiguous() for key, value in tensors.items()}, note))
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:

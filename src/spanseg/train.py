@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from spanseg import checkpoint
+from spanseg.errors import SpansegError
 from spanseg.interfaces import Objective, Sample, Source
 from spanseg.labels import UNKNOWN
 from spanseg.optim import MuonAdamW
@@ -108,18 +109,20 @@ class Trainer:
         validate: Callable[["Trainer"], float] | None = None,
         report: Callable[[dict[str, float]], None] | None = None,
         stop_at: int | None = None,
+        until_s: float = math.inf,
     ) -> None:
-        """Train until ``stop_at`` or the last step.
+        """Train until ``stop_at``, the last step or a time.
 
         Args:
             validate: returns a score (higher is better) with the averaged weights; the best are kept as a checkpoint.
             report: called after each step with the row that goes into ``history.csv``.
             stop_at: step to stop at, for tests and for chained machines.
+            until_s: on the clock of ``time.monotonic``; the step that passes it is the last.
         """
         last = min(self.options.steps, stop_at or self.options.steps)
-        while self.step < last and not self.has_stalled:
+        while self.step < last and not self.has_stalled and time.monotonic() < until_s:
             row = self._one_step()
-            at_end = self.step == last
+            at_end = self.step == last or time.monotonic() >= until_s
             if validate and (at_end or self.step % self.options.validate_every == 0):
                 row["validation"] = self._validate(validate)
             self._log(row)
@@ -205,6 +208,11 @@ class Trainer:
         if stored is None:
             return
         self.step, groups = stored
+        if groups["model"].keys() != self.trained.keys():
+            raise SpansegError(
+                f"{self.folder}: the training that was stopped here trained other parameters than this recipe does; "
+                "give another folder, or remove this one to begin again."
+            )
         device = next(iter(self.trained.values())).device
         self._set(groups["model"])
         self.ema = {name: value.to(device) for name, value in groups["ema"].items()}

@@ -1,5 +1,7 @@
 """Tokens made of a sentence about the person: embeddings plus a learned offset."""
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 
@@ -28,11 +30,14 @@ class Knowledge(nn.Module):
         SpansegError: an unknown adapter.
     """
 
+    WIDTH: ClassVar[int] = 384
+    """Numbers a word of the shipped sentences."""
+
     def __init__(
         self,
         *,
         points: dict[str, int],
-        width: int = 384,
+        width: int = WIDTH,
         count: int = 24,
         adapter: str = "lowrank",
         rank: int = 16,

@@ -18,6 +18,7 @@ BACKBONES: dict[str, dict[str, Any]] = {  # the smallest of each kind, with the 
     "unetr": {"shape": (32, 32, 32), "feature_size": 4, "hidden_size": 24, "mlp_dim": 48, "num_heads": 3},
     "swin_unetr": {"shape": (32, 32, 64), "feature_size": 12},
     "sam": {"shape": (16, 12, 20), "size": "tiny", "side": 32},
+    "slice_unet": {"shape": (16, 12, 18), "widths": [4, 8, 12]},
 }
 TOLD = [name for name in BACKBONES if "learned" in parts.find("nets", name).pairs]  # type: ignore[attr-defined]
 FED = {  # the stages that are fed

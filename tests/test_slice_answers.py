@@ -160,7 +160,7 @@ class Bright(Seeing):
 
 
 def corrector(run: Path) -> SamCorrector:
-    made = SamCorrector(scan(), load_protocol("aseg"), run)
+    made = SamCorrector.of_run(scan(), load_protocol("aseg"), run)
     made._network = Bright(classes=13)
     return made
 
@@ -191,11 +191,13 @@ def test_a_negative_point_and_a_box_change_what_they_may(run: Path) -> None:
 
 def test_the_real_network_answers_within_the_bounds(run: Path) -> None:
     labels = np.where(scan().data == 100, HIPPOCAMPUS, 0).astype(np.int32)
-    made = SamCorrector(scan(), load_protocol("aseg"), run)
+    made = SamCorrector.of_run(scan(), load_protocol("aseg"), run)
     prompts = [Prompt("scribble", True, tuple((k, 20, 16) for k in range(15, 26)))]
     after = made.correct(labels, HIPPOCAMPUS, prompts)
     assert (after != labels).any() and set(np.unique(after[after != labels])) <= {0, HIPPOCAMPUS}
-    np.testing.assert_array_equal(after, SamCorrector(scan(), load_protocol("aseg"), run).correct(labels, 17, prompts))
+    np.testing.assert_array_equal(
+        after, SamCorrector.of_run(scan(), load_protocol("aseg"), run).correct(labels, 17, prompts)
+    )
     digest = checkpoint.sha256(run / checkpoint.DELTA)[:12]
     assert made.name == f"tiny ({digest}), PyTorch"
 
@@ -216,7 +218,7 @@ def test_what_it_cannot_answer_is_said_in_one_sentence(run: Path, tmp_path: Path
     }
     checkpoint.save(tmp_path, dict(model.build(other).named_parameters()), other)
     with pytest.raises(SpansegError, match="backbone sam"):
-        SamCorrector(scan(), load_protocol("aseg"), tmp_path)
+        SamCorrector.of_run(scan(), load_protocol("aseg"), tmp_path)
 
 
 def test_a_scan_is_segmented_and_the_policy_of_each_structure_recorded(run: Path) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from torch import nn
 
 from spanseg import checkpoint, model
 from spanseg.centring import first_guess
@@ -36,23 +38,38 @@ class SamCorrector(BoundedCorrector):
     Args:
         scan: the image.
         protocol: names the structures of the labels.
-        run: folder of a finished training run.
-
-    Raises:
-        SpansegError: no such run, or one of another network.
+        recipe: of the network.
+        network: in evaluation mode.
+        version: of its weights, for the record.
     """
 
-    def __init__(self, scan: Volume, protocol: Protocol, run: Path) -> None:
+    def __init__(
+        self,
+        scan: Volume,
+        protocol: Protocol,
+        recipe: dict[str, Any],
+        network: nn.Module,
+        version: str = "in training",
+    ) -> None:
+        title = recipe.get("recipe", {}).get("title", "SAM")
+        super().__init__(scan, protocol, f"{title} ({version}), PyTorch")
+        self.known, self.frame, self._network = model.protocol_of(recipe), model.canvas_of(recipe), network
+        self._seen: tuple[Placement, SeenCanvas] | None = None
+
+    @classmethod
+    def of_run(cls, scan: Volume, protocol: Protocol, run: Path) -> SamCorrector:
+        """Answer with a finished training run.
+
+        Raises:
+            SpansegError: no such run, or one of another network.
+        """
         recipe, network = checkpoint.restore(run)
         if recipe["backbone"]["name"] != "sam":
             raise SpansegError(
                 f"{run}: expected a trained network that answers prompts (backbone sam), this one is "
                 f"{recipe['backbone']['name']}; export it and segment with it."
             )
-        title = recipe.get("recipe", {}).get("title", "SAM")
-        super().__init__(scan, protocol, f"{title} ({checkpoint.sha256(run / checkpoint.DELTA)[:12]}), PyTorch")
-        self.known, self.frame, self._network = model.protocol_of(recipe), model.canvas_of(recipe), network.eval()
-        self._seen: tuple[Placement, SeenCanvas] | None = None
+        return cls(scan, protocol, recipe, network.eval(), checkpoint.sha256(run / checkpoint.DELTA)[:12])
 
     def _answer(self, labels: np.ndarray, structure: int, said: Sequence[Said]) -> tuple[np.ndarray, Slices]:
         if structure not in self.known.ids:

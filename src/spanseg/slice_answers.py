@@ -18,9 +18,9 @@ from torch import Tensor, nn
 
 from spanseg import checkpoint
 from spanseg.clicks import Click
-from spanseg.compare.cell import NetworkPredictor
 from spanseg.errors import SpansegError
 from spanseg.images import Scan
+from spanseg.network_predictor import NetworkPredictor
 from spanseg.result import Segmentation
 from spanseg.runtime import Words
 from spanseg.runtime_torch import NetworkEngine
@@ -269,21 +269,32 @@ class SliceEngine(NetworkEngine):
 
 
 def segment_slices(scan: Scan, run: Path, policy: str = "adaptive", device: str = "cpu") -> Segmentation:
-    """Segment a scan with a network of slices that was never exported.
-
-    Args:
-        scan: as it was read.
-        run: folder of a finished training run.
-        policy: what prompts the network; ``details["prompts"]`` of the result says which one each structure came to.
-        device: where it runs.
+    """Segment a scan with a finished training run of a network of slices; arguments as for :func:`segment_with`.
 
     Raises:
         SpansegError: no such policy, or no such run.
     """
     recipe, network = checkpoint.restore(run)
-    predictor = NetworkPredictor(recipe, network.eval())
-    engine = SliceEngine(network.eval(), policy, device)
-    predictor.engine = engine
+    return segment_with(scan, recipe, network.eval(), policy, device)
+
+
+def segment_with(
+    scan: Scan, recipe: dict[str, Any], network: nn.Module, policy: str = "adaptive", device: str = "cpu"
+) -> Segmentation:
+    """Segment a scan with a network of slices that was never exported.
+
+    Args:
+        scan: as it was read.
+        recipe: of the network.
+        network: in evaluation mode.
+        policy: what prompts the network; ``details["prompts"]`` of the result says which one each structure came to.
+        device: where it runs.
+
+    Raises:
+        SpansegError: no such policy.
+    """
+    engine = SliceEngine(network, policy, device)
+    predictor = NetworkPredictor(recipe, network, engine)
     result = segment_scan(scan, predictor, SegmentOptions())
     names = [structure.name for structure in predictor.protocol.structures]
     return replace(result, details=result.details | {"prompts": {names[c]: kind for c, kind in engine.used.items()}})

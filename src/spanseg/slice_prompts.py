@@ -1,4 +1,4 @@
-"""Prompts as a network of slices takes them, and simulated ones for training: boxes, points and answers made before.
+"""Which slices are trained on, prompts as a network takes them, and simulated ones: boxes, points, earlier answers.
 
 Reference: boxes are moved and points drawn from the error of the last answer as in Kirillov et al., ICCV 2023 (SAM).
 """
@@ -17,6 +17,8 @@ from spanseg.clicks import Click, next_click
 
 PLANES = {"sagittal": 0, "coronal": 1, "axial": 2}
 """Ways to cut a canvas, with the axis of each; a slice's rows and columns are the other two, in their order."""
+EMPTY = 0.1
+"""Share of the slices drawn for training that may show no structure."""
 NO_POINT = -1
 """Label of a point that stands for none, where other structures of the batch have more points."""
 BOX_JITTER, MOST_JITTER_VOXELS, MARGIN_VOXELS = 0.1, 4.0, 3.0
@@ -53,6 +55,29 @@ class SlicePrompts:
         """The same prompts on a device."""
         named = {name: getattr(self, name) for name in ("points", "labels", "boxes", "logits")}
         return SlicePrompts(**{name: None if value is None else value.to(device) for name, value in named.items()})
+
+
+def drawn_slices(
+    target: Int[Tensor, "batch i j k"], axis: int, count: int, rng: np.random.Generator, empty: float = EMPTY
+) -> Int[Tensor, "batch slice"]:
+    """Draw slices of each scan; but for a share, of those that show a structure.
+
+    Args:
+        target: class of each voxel.
+        axis: which axis is cut, 0 to 2.
+        count: slices of each scan.
+        rng: what is drawn with.
+        empty: share of slices that may show none, 0 to 1.
+
+    Returns:
+        Their numbers.
+    """
+    others = [1 + other for other in (0, 1, 2) if other != axis]
+    rows = []
+    for shown in (target > 0).any(others[1]).any(others[0]).cpu().numpy():
+        full, every = np.flatnonzero(shown), np.arange(len(shown))
+        rows.append([rng.choice(every if not full.size or rng.random() < empty else full) for _ in range(count)])
+    return torch.tensor(np.array(rows), device=target.device)
 
 
 def around(mask: np.ndarray, margin: float = 0.0) -> np.ndarray:

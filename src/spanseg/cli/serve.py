@@ -55,7 +55,7 @@ def serve(
     )
     desk = Desk(cases, out, means)
     _run(desk, port, browser=not no_browser)
-    print(f"\nended; sessions and what was saved lie in {out}")
+    print(f"\nended; sessions and what was saved lie in {out}" if out.is_dir() else "\nended; nothing was saved")
 
 
 def _answering(model: str) -> Callable[[Volume, Protocol], Corrects]:
@@ -63,7 +63,7 @@ def _answering(model: str) -> Callable[[Volume, Protocol], Corrects]:
     if (Path(model) / "delta.safetensors").is_file() and not (Path(model) / "model.toml").is_file():
         from spanseg.correcting_sam import SamCorrector
 
-        return lambda scan, protocol: SamCorrector(scan, protocol, Path(model))
+        return lambda scan, protocol: SamCorrector.of_run(scan, protocol, Path(model))
     from spanseg.correcting import Corrector
 
     return lambda scan, protocol: Corrector(scan, protocol, model=model)

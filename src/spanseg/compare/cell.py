@@ -12,22 +12,22 @@ from typing import Any
 from torch import nn
 
 from spanseg import checkpoint, model, runs
+from spanseg import recipe as recipes
 from spanseg.compare.design import NEW, OLD, Split
 from spanseg.compare.people import Person, told_facts
+from spanseg.compare.prompted import answered, drawn_classes
 from spanseg.compare.results import SCORES, Cell, Finished
 from spanseg.compare.study import Row, Study, base_row, recipe_of
 from spanseg.evaluate import score_volumes
 from spanseg.facts import Facts
 from spanseg.images import read_labels, read_scan
 from spanseg.interfaces import Source
-from spanseg.intervals import Intervals
 from spanseg.labelled import read_labelled
 from spanseg.machine import peak_memory_bytes
-from spanseg.runtime import ModelFolder, Words
-from spanseg.runtime_torch import NetworkEngine
+from spanseg.network_predictor import NetworkPredictor
 from spanseg.sampling import GENTLE, RealScans
 from spanseg.schemes import find_scheme
-from spanseg.segmenter import Predictor, SegmentOptions, segment_scan
+from spanseg.segmenter import SegmentOptions, segment_scan
 from spanseg.sources import synth_options, teller
 from spanseg.synth import SynthOptions
 from spanseg.train import Trainer
@@ -68,7 +68,7 @@ class CellRunner:
         if row.starts and split.before:
             recipe["train"]["start"] = str(self.base(split, cell.seed))
         told = {person.identity: person.facts for person in told_facts(self.people, row.facts, cell.seed)}
-        network, trainer, history = self._trained(cell, split, row, recipe, told)
+        network, trainer, history = self._network(cell, split, row, recipe, told)
         began = time.monotonic()
         scores = list(self._tests(cell, split, recipe, network, told))
         return Finished(scores, _cost(cell, network, trainer, history, time.monotonic() - began), _curve(cell, history))
@@ -86,13 +86,27 @@ class CellRunner:
             (folder / "state.safetensors").unlink(missing_ok=True)
         return folder
 
-    def _trained(
+    def _network(
         self, cell: Cell, split: Split, row: Row, recipe: dict[str, Any], told: dict[str, Facts]
     ) -> tuple[nn.Module, Trainer | None, list[dict[str, float]]]:
-        """The network of a cell after its training, with what was logged."""
+        """The network that a cell tests; if it was trained for this cell, with its trainer and what was logged."""
         if not row.trains:
             return runs.network_of(recipe).eval(), None, []
-        folder = self.work / f"{cell.split}-{cell.row}-{cell.seed}"
+        if not row.weights_of:
+            return self._trained(cell, split, recipe, told)
+        other = replace(cell, row=row.weights_of)
+        if _is_finished(self._folder(other), recipe):
+            return checkpoint.restore(self._folder(other))[1].eval(), None, []
+        return self._trained(other, split, recipe, told)[0], None, []
+
+    def _folder(self, cell: Cell) -> Path:
+        return self.work / f"{cell.split}-{cell.row}-{cell.seed}"
+
+    def _trained(
+        self, cell: Cell, split: Split, recipe: dict[str, Any], told: dict[str, Facts]
+    ) -> tuple[nn.Module, Trainer, list[dict[str, float]]]:
+        """The network of a cell after its training, with what was logged."""
+        folder = self._folder(cell)
         source = self._source(split.train, recipe, told)
         watched = self._source(split.validate, recipe, told, STILL) if split.validate else None
         trainer, look = runs.prepare_on(recipe, source, watched, folder)
@@ -118,55 +132,32 @@ class CellRunner:
         self, cell: Cell, split: Split, recipe: dict[str, Any], network: nn.Module, told: dict[str, Facts]
     ) -> Iterator[dict[str, Any]]:
         """Lines of ``results.csv``."""
-        predictor = NetworkPredictor(recipe, network)
-        names = {index: structure.name for index, structure in enumerate(predictor.protocol.structures)}
+        predictor, prompts = NetworkPredictor(recipe, network), self.rows[cell.row].prompts
+        protocol = predictor.protocol
+        names = {index: structure.name for index, structure in enumerate(protocol.structures)}
         for part, people in ((NEW, split.new), (OLD, split.old)):
             for person in people:
                 options = SegmentOptions(facts=told[person.identity])
                 head = {"seed": cell.seed, "split": cell.split, "row": cell.row, "part": part, "centre": person.centre}
                 head |= {"subject": person.subject, "age_years": person.facts.age_years, "sex": person.facts.sex}
-                for scan, truth in person.scans:
-                    found = segment_scan(read_scan(scan), predictor, options).labels
-                    scheme = find_scheme(self.centres[person.centre].labels or None, predictor.protocol, truth)
-                    scores = score_volumes(found, read_labels(truth).volume, predictor.protocol, scheme, 1.0, scan.name)
+                for path, truth in person.scans:
+                    scan, drawn = read_scan(path), read_labels(truth).volume
+                    scheme = find_scheme(self.centres[person.centre].labels or None, protocol, truth)
+                    if prompts:
+                        known = drawn_classes(drawn, scheme, scan.volume, path.name)
+                        found = answered(scan, known, recipe, network, prompts)
+                    else:
+                        found = segment_scan(scan, predictor, options).labels
+                    scores = score_volumes(found, drawn, protocol, scheme, 1.0, path.name)
                     for index, one in scores.items():
                         yield head | {"structure": names[index]} | {name: getattr(one, name) for name in SCORES}
 
 
-class NetworkPredictor(Predictor):
-    """Segments with a network that was never exported, along the same path as ``spanseg segment``.
-
-    Args:
-        recipe: of the network.
-        network: in evaluation mode.
-    """
-
-    def __init__(self, recipe: dict[str, Any], network: nn.Module) -> None:
-        self.protocol = model.protocol_of(recipe)
-        canvas = model.canvas_of(recipe)
-        table = {
-            "model": {"name": "in training", "version": "0", "licence": "not stated", "protocol": self.protocol.name},
-            "canvas": {"shape": list(canvas.shape), "voxel_mm": canvas.voxel_mm},
-            "labels": {"ids": self.protocol.ids.tolist()},
-            "runtime": {"peak_mib": 1},
-        }
-        self.folder = ModelFolder(Path(), table)
-        self.intervals = Intervals()
-        self.engine = NetworkEngine(network, "cpu", centre=0)
-        tell = teller(recipe)
-        self._teller = None if tell is None else _AsWords(tell)  # type: ignore[assignment]
-        self.identity = {"model": "in training"}
-
-
-class _AsWords:
-    """A training teller, asked as the one of an exported model is."""
-
-    def __init__(self, tell: Any) -> None:
-        self.tell = tell
-
-    def words(self, facts: Facts, policy: str, with_diagnosis: bool) -> list[Words]:
-        told = self.tell(facts, 0)
-        return [(told.embedding[0].numpy(), told.mask[0].numpy())]
+def _is_finished(folder: Path, recipe: dict[str, Any]) -> bool:
+    """Whether a folder holds all that a training by this recipe leaves."""
+    written = folder / "recipe.toml"
+    there = (folder / checkpoint.DELTA).is_file() and written.is_file()
+    return there and written.read_text(encoding="utf-8") == recipes.dumps(recipe)
 
 
 def _cost(

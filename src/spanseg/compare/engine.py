@@ -20,7 +20,7 @@ from spanseg.compare.cell import CellRunner
 from spanseg.compare.design import Split, splits_of
 from spanseg.compare.people import Person, people_of
 from spanseg.compare.results import Cell, Finished, Results
-from spanseg.compare.study import Study, base_row, recipe_of
+from spanseg.compare.study import Row, Study, base_row, recipe_of
 from spanseg.errors import SpansegError
 from spanseg.machine import cores
 
@@ -47,7 +47,8 @@ class Plan:
         """What each row and each split stands for, as JSON values: recipes, and who trains and tests."""
         beside = {} if self.study.augment == "gentle" else {"augment": self.study.augment}
         rows = {
-            f"row {row.name}": recipe_of(self.study, row, 0) | {"facts": row.facts} | beside for row in self.study.rows
+            f"row {row.name}": recipe_of(self.study, row, 0) | {"facts": row.facts} | beside | _test_of(row)
+            for row in self.study.rows
         }
         sides = ("train", "validate", "new", "old", "before")
         splits: dict[str, dict[str, Any]] = {
@@ -61,6 +62,11 @@ class Plan:
             if split.before:
                 splits[f"split {split.name}"]["base"] = before
         return rows | splits
+
+
+def _test_of(row: Row) -> dict[str, str]:
+    """How a row is tested, where it is not as it was trained."""
+    return {key: value for key, value in (("prompts", row.prompts), ("weights_of", row.weights_of)) if value}
 
 
 def plan_of(study: Study) -> Plan:
@@ -96,13 +102,13 @@ def _check_networks(study: Study) -> None:
 def seconds_left(plan: Plan, results: Results) -> float | None:
     """Estimate what is left to do from the cells that are finished; ``None`` before there is one that trained."""
     seconds = _seconds(results)
-    trained = {row.name for row in plan.study.rows if row.trains}
+    trained = {row.name for row in plan.study.rows if row.trains and not row.weights_of}
     typical = [value for row, values in seconds.items() if row in trained for value in values]
     if not typical:
         return None
     middle = statistics.median(typical)
     left = [cell for cell in plan.cells if not results.finished(cell)]
-    return sum(statistics.median(seconds.get(cell.row, [middle])) for cell in left)
+    return sum(statistics.median(seconds.get(cell.row, [middle if cell.row in trained else 0.0])) for cell in left)
 
 
 def _seconds(results: Results) -> dict[str, list[float]]:
@@ -149,9 +155,17 @@ def run(
             yield cell
         return
     _bases(plan, runner, left)
-    for cell, found in _at_once(plan, work, left, jobs, fits):
-        results.add(cell, found)
-        yield cell
+    source = {row.name: row.weights_of for row in plan.study.rows}
+    for tests_only in (False, True):  # weights are there before several rows at once test them
+        part = [
+            cell
+            for cell in left
+            if bool(source[cell.row]) is tests_only
+            and (not tests_only or results.finished(replace(cell, row=source[cell.row])))
+        ]
+        for cell, found in _at_once(plan, work, part, jobs, fits):
+            results.add(cell, found)
+            yield cell
 
 
 def _bases(plan: Plan, runner: CellRunner, left: Sequence[Cell]) -> None:

@@ -29,6 +29,8 @@ def write_report(summary: Summary, folder: Path) -> list[Path]:
     }
     if summary.plan.study.design == "leave_one_centre_out":
         made["centres"] = tables.centre_table(summary)
+    if summary.plan.study.design == "cross_dataset":
+        made["datasets"] = tables.dataset_table(summary)
     if summary.plan.study.design == "fewshot":
         made["shots"] = tables.shots_table(summary)
     for name, table in made.items():
@@ -43,7 +45,7 @@ def page(summary: Summary, made: dict[str, Table]) -> str:
     """The page: what was compared, the figures, and the tables that people read."""
     study = summary.plan.study
     title = html.escape(study.title)
-    shown = ["table_paper", *[name for name in ("centres", "shots") if name in made], "table_long"]
+    shown = ["table_paper", *[name for name in ("centres", "datasets", "shots") if name in made], "table_long"]
     parts = [
         f"<h1>{title}</h1>",
         f"<p>{html.escape(described(summary))}</p>",
@@ -96,6 +98,7 @@ def _heading(name: str) -> str:
         "table_paper": "In the papers' layout",
         "table_long": "In full",
         "centres": "New and old centres",
+        "datasets": "By data set: coverage, failures, scores",
         "shots": "Shots to match",
     }[name]
 

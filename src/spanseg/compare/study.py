@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,9 @@ from spanseg.errors import SpansegError
 DESIGNS = ("kfold", "fewshot", "leave_one_centre_out", "cross_dataset")
 FACTS = ("own", "shuffled", "constant")
 AUGMENT = ("gentle", "usual")
+PROMPTS = ("none", "auto", "click", "box")
+OF_A_TEST = ("says", "prompts", "weights_of")
+"""Keys of a row that tests the weights of another one: what it is besides, that one says."""
 SHARED_TOKEN_KEYS = ("stages", "meet", "count", "facts", "table")
 """Of the base's ``[tokens]``: what holds for any source of tokens."""
 
@@ -34,6 +37,9 @@ class Row:
         tokens: replaces the base's section; ``None`` for a network that is told nothing.
         adapt: replaces the base's section.
         settings: ``section.key=value`` overrides for this row alone, after those of the study.
+        base: recipe that this row is written on instead of the study's; the study's settings do not apply to it.
+        prompts: how a network of slices is asked in the test, one of ``PROMPTS``; empty for as any network is.
+        weights_of: another row, whose weights are tested; nothing is trained for this one.
     """
 
     name: str
@@ -45,6 +51,9 @@ class Row:
     tokens: Mapping[str, Any] | None = None
     adapt: Mapping[str, Any] = field(default_factory=lambda: {"name": "full"})
     settings: Sequence[str] = ()
+    base: str = ""
+    prompts: str = ""
+    weights_of: str = ""
 
 
 @dataclass(frozen=True)
@@ -148,7 +157,8 @@ def study_from(table: Mapping[str, Any], name: str, data: Path, where: str) -> S
     if len(set(names)) < len(names):
         raise SpansegError(f"{where} [study]: rows names a row twice; name each once.")
     _check_keys(own, names, f"{where} [row]", "row (it is not among [study] rows)")
-    rows = tuple(_row(one, own.get(one, {}), where) for one in names)
+    alone = {one: _row(one, own.get(one, {}), where) for one in names}
+    rows = tuple(_with_weights(row, own.get(one, {}), alone, where) for one, row in alone.items())
     centres = tuple(_centre(one, values, data, where) for one, values in table.get("centre", {}).items())
     values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in section.items()}
     values |= {"name": name, "centres": centres, "rows": rows}
@@ -170,7 +180,28 @@ def _row(name: str, own: Mapping[str, Any], where: str) -> Row:
     row = Row(name, **(known.get(name, {}) | dict(own)))
     if row.facts not in FACTS:
         raise SpansegError(f"{where} [row.{name}]: facts must be {', '.join(FACTS)}, not '{row.facts}'.")
+    if row.prompts and row.prompts not in PROMPTS:
+        raise SpansegError(f"{where} [row.{name}]: prompts must be {', '.join(PROMPTS)}, not '{row.prompts}'.")
     return row
+
+
+def _with_weights(row: Row, own: Mapping[str, Any], rows: Mapping[str, Row], where: str) -> Row:
+    """A row that tests another one's weights is that row, but for its name and its test."""
+    if not row.weights_of:
+        return row
+    here = f"{where} [row.{row.name}]"
+    _check_keys(own, OF_A_TEST, here, "key beside weights_of")
+    trained = rows.get(row.weights_of)
+    if trained is None:
+        raise SpansegError(f"{here}: weights_of is '{row.weights_of}', which is not among [study] rows.")
+    if trained.weights_of:
+        raise SpansegError(
+            f"{here}: weights_of is '{trained.name}', which itself tests the weights of '{trained.weights_of}'; "
+            "name the row that trains."
+        )
+    if not trained.trains:
+        raise SpansegError(f"{here}: weights_of is '{trained.name}', which trains nothing; name a row that trains.")
+    return replace(trained, name=row.name, says=row.says, prompts=row.prompts, weights_of=row.weights_of)
 
 
 def _centre(name: str, values: Mapping[str, Any], data: Path, where: str) -> Centre:
@@ -209,7 +240,30 @@ def _check(study: Study, where: str) -> None:
             f"{where} [study]: train_centres names {', '.join(unknown)}; there are {', '.join(centres)}."
         )
     for row in study.rows:
-        recipe_of(study, row, 0)
+        _check_recipe(study, row, where)
+
+
+def _check_recipe(study: Study, row: Row, where: str) -> None:
+    """Refuse prompts that the row's network cannot take, and a base whose classes are not the study's."""
+    recipe = recipe_of(study, row, 0)
+    backbone = recipe.get("backbone", {}).get("name", "")
+    if row.prompts and backbone != "sam":
+        raise SpansegError(
+            f"{where} [row.{row.name}]: prompts are for networks of slices that take them (backbone sam), and this "
+            f"row's backbone is {backbone}; leave prompts out."
+        )
+    ours = recipes.load(study.base, list(study.settings))
+    known, own = (one.get("recipe", {}).get("protocol", "aseg") for one in (ours, recipe))
+    if row.base and own != known:
+        raise SpansegError(
+            f"{where} [row.{row.name}]: its base '{row.base}' labels the protocol '{own}' and the study's base "
+            f"'{known}'; only rows with the same structures can be compared."
+        )
+    if row.base and row.starts and study.design == "leave_one_centre_out":
+        raise SpansegError(
+            f"{where} [row.{row.name}]: it has a base of its own and would start from the weights of another network; "
+            "give it starts = false."
+        )
 
 
 def base_row(study: Study) -> Row:
@@ -219,13 +273,14 @@ def base_row(study: Study) -> Row:
 
 def recipe_of(study: Study, row: Row, seed: int) -> dict[str, Any]:
     """The recipe of a row: that of the study with the row's own sections, the common number of steps and a seed."""
-    recipe = recipes.load(study.base, [*study.settings, *row.settings])
+    base = row.base or study.base
+    recipe = recipes.load(base, [*(() if row.base else study.settings), *row.settings])
     given = recipe.pop("tokens", {})
     if row.tokens is not None:
         same = given if given.get("name") == row.tokens["name"] else {}
         recipe["tokens"] = {key: given[key] for key in SHARED_TOKEN_KEYS if key in given} | same | dict(row.tokens)
         if "stages" not in recipe["tokens"]:
-            raise SpansegError(f"row '{row.name}': the base recipe '{study.base}' does not say which stages are fed.")
+            raise SpansegError(f"row '{row.name}': the base recipe '{base}' does not say which stages are fed.")
     policy = recipe.get("adapt", {})
     same_change = policy if policy.get("name") == row.adapt["name"] else {}
     recipe["adapt"] = same_change | dict(row.adapt)

@@ -10,6 +10,8 @@ from spanseg.compare import analysis
 from spanseg.compare.design import NEW
 from spanseg.compare.engine import Plan
 from spanseg.compare.results import SCORES, Results
+from spanseg.compare.study import recipe_of
+from spanseg.labels import load_protocol
 
 Table = list[list[str]]
 NOT_RUN = "not run"
@@ -155,6 +157,35 @@ def centre_table(summary: Summary) -> Table:
         values = (one.new, one.gain.mean, one.gain.low, one.gain.high, one.old, one.routed_old)
         lost = (one.forgetting.mean, one.forgetting.low, one.forgetting.high, one.retention, one.harmonic)
         table.append([one.split, one.row, *map(number, (*values, *lost)), "yes" if one.is_safe else "no"])
+    return table
+
+
+def dataset_table(summary: Summary) -> Table:
+    """Every row on every data set that tested: how much of the protocol it labels, how often a structure was missed.
+
+    ``coverage`` counts the structures that the data set's labels can score. ``failures`` is the share of the structures
+    that are there of which nothing was found: their Dice is 0 and counts as such, their distances are not defined.
+    """
+    recipe = recipe_of(summary.plan.study, summary.plan.study.rows[0], 0)
+    structures = len(load_protocol(recipe.get("recipe", {}).get("protocol", "aseg"))) - 1
+    table = [["row", "centre", "people", "coverage", "failures", *METRICS]]
+    for row in summary.rows:
+        for centre in sorted({line["centre"] for line in summary.lines}):
+            lines = [line for line in summary.lines if (line["row"], line["centre"]) == (row, centre)]
+            if not lines:
+                table.append([row, centre, *[NOT_RUN] * (len(table[0]) - 2)])
+                continue
+            there = [line for line in lines if float(line["truth_mm3"]) > 0]
+            missed = sum(float(line["predicted_mm3"]) == 0 for line in there)
+            means = [analysis.interval(analysis.by_subject(lines, metric).get(row, {})) for metric in METRICS]
+            table.append(
+                [
+                    *(row, centre, str(means[0].subjects)),
+                    f"{len({line['structure'] for line in lines})}/{structures}",
+                    number(missed / len(there)) if there else "n/a",
+                    *(number(mean.mean) for mean in means),
+                ]
+            )
     return table
 
 

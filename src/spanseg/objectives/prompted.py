@@ -13,10 +13,9 @@ from spanseg.errors import SpansegError
 from spanseg.interfaces import Batch
 from spanseg.labels import UNKNOWN
 from spanseg.losses import dice_and_cross_entropy
-from spanseg.slice_prompts import PLANES, SlicePrompts, simulated_box, simulated_point
+from spanseg.slice_prompts import EMPTY, PLANES, SlicePrompts, drawn_slices, simulated_box, simulated_point
 
 _KINDS = ("none", "box", "points", "both")
-_EMPTY = 0.1  # share of the slices that may show no structure
 _FEW_VOXELS = 4  # structures with fewer voxels in a slice are not asked for
 
 
@@ -65,7 +64,7 @@ class Prompted:
         plane = str(rng.choice(network.planes))
         kind = str(rng.choice(_KINDS, p=self.mix))
         is_asked = kind != "none" and bool((batch.target > 0).any((1, 2, 3)).all())
-        which = self._slices(batch.target, 1 + PLANES[plane], 0.0 if is_asked else _EMPTY, rng)
+        which = drawn_slices(batch.target, PLANES[plane], self.slices, rng, 0.0 if is_asked else EMPTY)
         subject = torch.arange(len(which), device=which.device)[:, None]
         truth = batch.target.movedim(1 + PLANES[plane], 1)[subject, which].flatten(0, 1)
         features = network.embed(batch.image, plane, which)
@@ -73,16 +72,6 @@ class Prompted:
             unlabelled = tuple(one for one in batch.unlabelled for _ in range(self.slices))
             return self._labelled(network.ask(features, plane=plane), network, plane, truth, unlabelled)
         return self._asked(_Questions(network, features, plane, truth, self.structures, rng), kind, rng)
-
-    def _slices(self, target: Tensor, axis: int, empty: float, rng: np.random.Generator) -> Tensor:
-        """Numbers of slices of each scan, (batch, slice); but for a share, of those that show a structure."""
-        others = [other for other in (1, 2, 3) if other != axis]
-        rows = []
-        for shown in (target > 0).any(others[1]).any(others[0]).cpu().numpy():
-            full, every = np.flatnonzero(shown), np.arange(len(shown))
-            chosen = [rng.choice(every if not full.size or rng.random() < empty else full) for _ in range(self.slices)]
-            rows.append(chosen)
-        return torch.tensor(np.array(rows), device=target.device)
 
     def _labelled(
         self, answer: tuple[Tensor, Tensor], network: Any, plane: str, truth: Tensor, unlabelled: tuple[Any, ...]

@@ -51,6 +51,7 @@ def test_json_names_everything_that_is_shipped() -> None:
 def test_text_names_the_same() -> None:
     done = spanseg("info")
     assert done.returncode == 0
+    assert "label schemes: aseg, synthseg, freesurfer" in done.stdout and "ibsr, candi, lpba40, hammers" in done.stdout
     for word in (__version__, *COMMANDS, *protocol_names(), *shipped(), "no medical device"):
         assert word in done.stdout
 

@@ -182,6 +182,19 @@ def test_the_command_prints_and_writes(
     assert (tmp_path / "out" / "evaluation.json").is_file()
 
 
+def test_one_case_has_no_interval_and_says_why(
+    folders: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one = save(tmp_path / "one.nii.gz", brain()), save(tmp_path / "true.nii.gz", brain(1))
+    with pytest.raises(SystemExit):
+        main(["evaluate", *map(str, one), "-o", str(tmp_path / "out")])
+    printed = capsys.readouterr().out
+    assert "nan" not in printed and "n/a: an interval needs two subjects" in printed
+    assert "1 case;" in printed
+    table = [line for line in printed.splitlines() if "interval]" in line or line.startswith("Left-Hippocampus")]
+    assert len({len(line) for line in table}) == 1, "numbers end where their heads end"
+
+
 def test_the_title_names_the_models_that_sidecars_tell_of(folders: tuple[Path, Path]) -> None:
     assert evaluate(*folders).title == "Evaluation"
     record = dict.fromkeys(("input_sha256", "labels_sha256", "settings_sha256", "precision"), "") | {

@@ -1,6 +1,7 @@
 """The exported network must be the trained one."""
 
 import hashlib
+import os
 import shutil
 import tomllib
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 import torch
 
 import tiny
-from spanseg import checkpoint, export, model, runtime, splits
+from spanseg import checkpoint, export, graph, model, runtime, splits
 from spanseg.errors import SpansegError
 from spanseg.splits import Member
 
@@ -44,6 +45,19 @@ def test_export_agrees_with_pytorch_and_says_so(exported):
     assert table["agreement"]["f32_against_pytorch"] == pytest.approx(measured["f32_against_pytorch"], abs=1e-4)
     assert table["model"]["sha256"] == hashlib.sha256((folder / "model.onnx").read_bytes()).hexdigest()
     assert table["runtime"]["peak_mib"] > 0
+
+
+def test_an_export_says_nothing_that_means_nothing(run, canvas, tmp_path, capfd, recwarn):
+    export.export(run, tmp_path / "model", export.Description("tiny", "1", "Apache-2.0", "nothing"), [canvas])
+    said = capfd.readouterr()
+    assert (said.out, said.err) == ("", "")
+    assert [str(one.message) for one in recwarn] == []
+
+
+def test_what_is_not_known_to_mean_nothing_is_still_written(capfd):
+    with graph._without_lines(b"Constant folding"):
+        os.write(2, b"Warning: Constant folding - not applied.\nsomething else\n")
+    assert capfd.readouterr().err == "something else\n"
 
 
 def test_the_model_folder_keeps_what_the_run_has_seen(run, canvas, tmp_path):

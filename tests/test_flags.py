@@ -126,11 +126,11 @@ def test_noise_is_flagged_and_an_offset_changes_nothing():
     assert quality_flags(moved, RESULT) == []
 
 
-def test_an_undefined_volume_comes_with_its_reason():
+def test_a_volume_that_cannot_be_given_needs_no_look():
     result = results.with_volume(
         RESULT, "IntraCranialVol", mm3=None, mm3_labels=None, note="the scan is skull-stripped"
     )
-    assert only_flag(SCAN, result) == "Total intracranial volume is not given: the scan is skull-stripped."
+    assert quality_flags(SCAN, result) == []
 
 
 def test_a_plausible_result_gets_no_warning():

@@ -98,7 +98,8 @@ def test_a_longer_brain_is_scaled_to_fit_and_back(length_mm, canvas, passes, net
     model = network(**canvas)
     scan, result = _segment(length_mm, model)
     said = re.fullmatch(
-        r"The brain is (\d+) mm long, more than the model's canvas holds \(184 mm\): it was scaled by (\d+) % to fit\.",
+        r"The brain is (\d+)\.0 mm long, more than the model's canvas holds with its margin \(184\.0 mm\): "
+        r"it was scaled by (\d+) % to fit\.",
         _notes(result)[0],
     )
     assert said is not None and not _warnings(result)
@@ -129,7 +130,7 @@ def test_a_brain_that_is_far_too_long_is_scaled_by_a_quarter_and_warned_about(ne
     _, result = _segment(300, network())
     assert result.details["canvas"]["voxel_mm"] == 5.0
     (note,) = _notes(result)
-    assert "at least 240 mm" in note and "scaled by 25 %" in note
+    assert "at least 240.0 mm" in note and "scaled by 25 %" in note
     assert "touches the border" in _warnings(result)[0]
 
 

@@ -227,7 +227,7 @@ def test_tables_hold_the_numbers_and_the_reason_for_a_missing_one():
     page = render_report(SCAN, result)
     assert "<td>Caudate</td><td>3\u202f300</td><td>2\u202f700</td><td>+20.0</td>" in page
     assert "<td>Total intracranial volume</td><td>n/a</td><td>n/a</td><td>it is skull-stripped</td>" in page
-    assert "Total intracranial volume is not given: it is skull-stripped." in page
+    assert "Nothing unusual was noticed" in page, "what a scan does not hold needs no look"
 
 
 def test_volumes_are_shown_with_their_intervals():
@@ -235,6 +235,12 @@ def test_volumes_are_shown_with_their_intervals():
     page = render_report(SCAN, results.with_volume(RESULT, "Left-Caudate", mm3=3300.0, low_mm3=2900.4, high_mm3=3600.0))
     assert '<td>3\u202f300 <span class="quiet">[2\u202f900, 3\u202f600]</span></td>' in page
     assert "In brackets the interval for the true volume" in page
+
+
+def test_islands_that_were_given_away_are_a_repair():
+    assert "<p>Nothing.</p>" in render_report(SCAN, RESULT)
+    page = render_report(SCAN, dataclasses.replace(RESULT, details=RESULT.details | {"relabelled_voxels": 12}))
+    assert "<p>Nothing.</p>" not in page and "what surrounds them: 12 voxels." in page
 
 
 def test_notes_details_and_the_disclaimer_are_shown():

@@ -10,10 +10,10 @@ import pytest
 import tiny
 from spanseg.cli.main import main
 from spanseg.errors import SpansegError
-from spanseg.images import scan_of, write_labels
+from spanseg.images import read_labels, scan_of, write_labels
 from spanseg.labels import load_protocol
 from spanseg.scanners import SCANNERS, scanner_named
-from spanseg.simulate import simulate
+from spanseg.simulate import MOST_BRAIN_ML, simulate
 from spanseg.volume import Volume
 
 IDS = set(load_protocol("aseg").ids.tolist())
@@ -50,6 +50,23 @@ def test_our_own_result_gives_people_with_their_truth(demo_labels: Path, tmp_pat
         assert (affine[:3, :3] @ (right - left))[0] > 20, "left is left"
         truths.append(truth)
     assert (truths[0] != truths[1]).mean() > 0.02, "people are deformed, each in a way of its own"
+
+
+def test_nobody_is_larger_than_the_field_of_view(demo_labels: Path, tmp_path: Path) -> None:
+    protocol = load_protocol("aseg")
+    brain = [one.id for one in protocol.structures if one.tissue in ("GM", "WM")]
+    for scan in simulate([demo_labels], tmp_path / "bids", 2, voxel_mm=4.0, seed=5):
+        found = np.isin(read(truth_of(scan))[0], brain)
+        assert 600 < found.sum() * 64 / 1000 <= MOST_BRAIN_ML
+        assert found[1:-1, 1:-1, 1:-1].sum() == found.sum(), "air on each side"
+
+
+def test_a_label_map_of_giants_is_refused_with_its_name(demo_labels: Path, tmp_path: Path) -> None:
+    image = read_labels(demo_labels)
+    giant = image.volume.affine @ np.diag([1.6, 1.6, 1.6, 1.0])
+    write_labels(tmp_path / "giant.nii.gz", image.volume.data, scan_of(Volume(image.volume.data + 0.0, giant)))
+    with pytest.raises(SpansegError, match=r"giant\.nii\.gz: none of 30 people"):
+        simulate([tmp_path / "giant.nii.gz"], tmp_path / "bids", 1, voxel_mm=8.0)
 
 
 def test_the_data_set_is_bids_and_the_seed_decides(label_map: Path, tmp_path: Path) -> None:

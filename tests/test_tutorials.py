@@ -61,7 +61,8 @@ def test_adapt(desk, capsys):
     said = capsys.readouterr().out
     assert "new centre, 5 scans" in said and "5 scans to train on, 5 to test on" in said
     assert (desk / "spanseg-adapters" / "my-centre" / "before_after.tsv").is_file()
-    assert list((desk / "results").rglob("*_dseg.nii.gz"))
+    assert list((desk / "results-adapted").rglob("*_dseg.nii.gz"))
+    assert said.rstrip().endswith("\nverified")
 
 
 def test_tell(desk, capsys):
@@ -70,4 +71,5 @@ def test_tell(desk, capsys):
     said = capsys.readouterr().out
     assert "brain MRI of a female who is six months old" in said
     assert "median |change|" in said
-    assert list((desk / "results").rglob("*_dseg.nii.gz")) and list((desk / "averaged").rglob("*_dseg.nii.gz"))
+    assert said.rstrip().endswith("\nverified")
+    assert list((desk / "results-told").rglob("*_dseg.nii.gz")) and list((desk / "averaged").rglob("*_dseg.nii.gz"))

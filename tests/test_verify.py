@@ -3,6 +3,7 @@
 import json
 import os
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import nibabel
@@ -54,6 +55,34 @@ def test_it_runs_with_what_was_recorded(scan: Path, monkeypatch: pytest.MonkeyPa
     verify(sidecar, scan)
     (options,) = seen
     assert (options.threads, options.precision, options.trust, options.model) == (7, "f32", "sform", "default")
+
+
+def test_a_model_that_is_not_shipped_is_found_here_or_asked_for(
+    scan: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Told(fake_segmenter.FakePredictor):
+        def __init__(self, options: SegmentOptions) -> None:
+            super().__init__(options)
+            self.identity |= {"model": "told", "model_sha256": "ab" * 32}
+
+    monkeypatch.setattr(segmenter, "load_model", Told)
+    sidecar = made(scan, model=str(tmp_path / "somebody" / "told-model"))
+    text = sidecar.read_text(encoding="utf-8")
+    assert json.loads(text)["model_folder"] == "told-model" and "somebody" not in text
+    monkeypatch.chdir(tmp_path)
+    asked = r"'told' \(sha256 abababababab\), which is not shipped; .*'told-model', with --model FOLDER"
+    with pytest.raises(SpansegError, match=asked):
+        verify(sidecar, scan)
+    assert verify(sidecar, scan, model="anything").same
+    adapter = tmp_path / "spanseg-adapters" / "told-model"
+    adapter.mkdir(parents=True)
+    (adapter / "model.toml").touch()
+    here = SimpleNamespace(sha256=lambda: "ab" * 32)
+    monkeypatch.setattr("spanseg.verify.open_model", lambda place: here)
+    assert verify(sidecar, scan).same
+    here.sha256 = lambda: "cd" * 32
+    with pytest.raises(SpansegError, match="which is not shipped"):
+        verify(sidecar, scan)
 
 
 def test_another_scan_is_named_before_anything_runs(scan: Path, monkeypatch: pytest.MonkeyPatch) -> None:

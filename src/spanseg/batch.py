@@ -10,7 +10,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -39,7 +39,7 @@ class Outcome:
     Args:
         job: the scan.
         state: ``done`` now, ``skipped`` because it was finished, or ``failed``.
-        messages: warnings of a scan that was done, or the reason why it failed.
+        messages: what asks for a second look at a scan that was done, or the reason why it failed.
         seconds: time it took.
         error: what was raised, for a failed scan.
         notes: what was guessed, repaired or left out in a scan that was done.
@@ -124,11 +124,13 @@ class Batch:
                     return None
                 if not again and self._is_finished(job):
                     return Outcome(job, "skipped")
+                if not self.overwrite:
+                    _require_no_other_scan(job)
                 result = self._do(job)
         except Exception as error:
             return Outcome(job, "failed", (_reason(job, error),), time.perf_counter() - started, error)
         seconds = time.perf_counter() - started
-        return Outcome(job, "done", result.warnings, seconds, notes=result.notes)
+        return Outcome(job, "done", tuple(result.details["quality_flags"]), seconds, notes=result.notes)
 
     def _is_finished(self, job: Job) -> bool:
         """Whether a scan's sidecar is there and agrees, and so are the files that it lists."""
@@ -155,7 +157,7 @@ class Batch:
     def _tells_what_is_not_stored(self, job: Job) -> bool:
         """Whether facts decide the labels that the sidecar does not hold: two ages of a decade look the same in it."""
         options = self._options_of(job)
-        is_told = bool(self.predictor.folder.told) and options.facts_policy == "given"
+        is_told = bool(self.predictor.folder.told_in_all) and options.facts_policy == "given"
         return is_told and bool(options.facts.known) and not self.outputs.store_facts
 
     def _do(self, job: Job) -> Segmentation:
@@ -169,7 +171,8 @@ class Batch:
         with _staging(job.folder) as temporary:
             written = write_result(temporary, job.stem, scan, result, self.outputs)
             seconds = {"read": clock[1] - clock[0], "write": time.perf_counter() - clock[2]}
-            timed = replace(result, details=_with_timings(result.details, seconds))
+            place = {"model_folder": self.predictor.folder.path.resolve().name}  # its own name: paths are personal
+            timed = replace(result, details=_with_timings(result.details, seconds) | place)
             record = sidecar.build(scan, timed, self._settings_of(job), written)
             files.write_text(temporary / job.sidecar.name, sidecar.dumps(record))
             _put_in_place(temporary, job, written)
@@ -182,8 +185,12 @@ def _claim(job: Job) -> Path:
 
 @contextmanager
 def _claimed(job: Job) -> Iterator[bool]:
-    """Hold the claim on a scan while it is worked on; false when another process holds it."""
+    """Hold the claim on a scan while it is worked on; false when another process holds it.
+
+    Folders that were made for it and stayed empty are removed.
+    """
     claim = _claim(job)
+    made = [place for place in (job.folder, *job.folder.parents) if not place.exists()]
     if not take_claim(claim):
         yield False
         return
@@ -191,6 +198,22 @@ def _claimed(job: Job) -> Iterator[bool]:
         yield True
     finally:
         claim.unlink(missing_ok=True)
+        with suppress(OSError):  # the first one that holds something ends it
+            for place in made:
+                place.rmdir()
+
+
+def _require_no_other_scan(job: Job) -> None:
+    """Refuse to replace the result of another scan that has the same name."""
+    record = sidecar.read_if_any(job.sidecar)
+    if record is None:
+        return
+    before, now = record["input_sha256"], sidecar.file_sha256(job.path)
+    if before != now:
+        raise SpansegError(
+            f"{job.sidecar} is the result of another scan (sha256 {before[:12]}) than {job.path} (sha256 {now[:12]}): "
+            "nothing was replaced; choose another folder with -o, or replace it with --overwrite."
+        )
 
 
 @contextmanager

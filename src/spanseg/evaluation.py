@@ -197,17 +197,26 @@ def cases_json(cases: Sequence[CaseScores], protocol: Protocol) -> list[dict[str
 def summary_text(summaries: Sequence[RowSummary]) -> str:
     """The summary as people read it on a terminal."""
     wide = max([len(summary.row.name) for summary in summaries], default=0)
-    lines = [f"{'':{wide}}  cases  Dice  [95 % interval]   NSD   ASD mm  HD95 mm  volume %  missing"]
+    lines = [f"{'':{wide}}  cases   Dice  [95 % interval]    NSD  ASD mm  HD95 mm  volume %  missing"]
     for summary in summaries:
         dice = summary.intervals["dice"]
         nsd, asd, hd95, volume = (
             summary.intervals[name].mean for name in ("surface_dice", "asd_mm", "hd95_mm", "volume_error_percent")
         )
+        interval = "n/a" if math.isnan(dice.low) else f"[{dice.low:.3f}, {dice.high:.3f}]"
         lines.append(
-            f"{summary.row.name:{wide}}  {summary.cases:5d}  {dice.mean:.3f}  [{dice.low:.3f}, {dice.high:.3f}]  "
-            f"{nsd:.3f}  {asd:6.2f}  {hd95:7.2f}  {volume:+8.1f}  {summary.missing:7d}"
+            f"{summary.row.name:{wide}}  {summary.cases:5d}  {_wide(dice.mean, '5.3f')}  {interval:>15}  "
+            f"{_wide(nsd, '5.3f')}  {_wide(asd, '6.2f')}  {_wide(hd95, '7.2f')}  {_wide(volume, '+8.1f')}  "
+            f"{summary.missing:7d}"
         )
+    if any(summary.intervals["dice"].subjects == 1 for summary in summaries):
+        lines.append("n/a: an interval needs two subjects at least, and a structure that is missing has no distance")
     return "\n".join(lines)
+
+
+def _wide(number: float, form: str) -> str:
+    """A number in a form such as ``6.2f``, or ``n/a`` as wide as that."""
+    return f"{'n/a':>{form.strip('+').partition('.')[0]}}" if math.isnan(number) else f"{number:{form}}"
 
 
 def _mean(values: Iterable[float]) -> float:

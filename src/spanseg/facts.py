@@ -85,7 +85,7 @@ def age_from_text(text: str | None) -> float | None:
         return float(text)
     except ValueError:
         raise SpansegError(
-            f"age takes a number of years, not '{text}'; write six months as 0.5, or leave it out if it is unknown."
+            f"age takes a number of years (six months are 0.5; leave it out if it is unknown), not '{text}'."
         ) from None
 
 

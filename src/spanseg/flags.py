@@ -111,7 +111,6 @@ def quality_flags(scan: Scan, result: Segmentation) -> list[str]:
     flags += _asymmetry(result)
     flags += _slices(scan)
     flags += _contrast(scan, result)
-    flags += [f"{row_name(row)} is not given: {row.note}." for row in result.volumes if row.mm3 is None and row.note]
     return flags
 
 

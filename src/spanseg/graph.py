@@ -1,5 +1,10 @@
 """A trained network as an ONNX graph: probabilities out, weights in half precision."""
 
+import contextlib
+import os
+import tempfile
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +17,8 @@ from torch import Tensor, nn
 from spanseg.interfaces import Told
 
 OPSET = 17
+_KNOWN = b"Constant folding"
+"""What PyTorch's exporter writes past Python's warnings, once for each slice with a step: it changes nothing."""
 
 
 class Probabilities(nn.Module):
@@ -47,19 +54,50 @@ class Probabilities(nn.Module):
 
 def write_onnx(graph: Probabilities, inputs: dict[str, Tensor], path: Path) -> None:
     """Trace a network at the shapes of its inputs, which stay static, and store the weights in half precision."""
-    torch.onnx.export(
-        graph.eval(),
-        tuple(inputs.values()),
-        str(path),
-        input_names=list(inputs),
-        output_names=["probabilities"],
-        opset_version=OPSET,
-        dynamo=False,
-    )
+    with _without_known_warnings():
+        torch.onnx.export(
+            graph.eval(),
+            tuple(inputs.values()),
+            str(path),
+            input_names=list(inputs),
+            output_names=["probabilities"],
+            opset_version=OPSET,
+            dynamo=False,
+        )
     stored = onnx.load(str(path))
     store_half(stored.graph)
     stored.metadata_props.add(key="spanseg", value="probabilities are uint8, 0 to 255; input as in model.toml")
     onnx.save(stored, str(path))
+
+
+@contextlib.contextmanager
+def _without_known_warnings() -> Iterator[None]:
+    """Keep quiet about tracing: shapes are static on purpose, and what was traced is compared with PyTorch anyway."""
+    with warnings.catch_warnings(), _without_lines(_KNOWN):
+        for kind in (torch.jit.TracerWarning, UserWarning, DeprecationWarning):
+            warnings.simplefilter("ignore", kind)
+        yield
+
+
+@contextlib.contextmanager
+def _without_lines(known: bytes) -> Iterator[None]:
+    """Hold back what the process, C++ too, writes to standard error, and write it afterwards without known lines."""
+    try:
+        terminal = os.dup(2)
+    except OSError:  # it is closed
+        yield
+        return
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(terminal, 2)
+            os.close(terminal)
+            held.seek(0)
+            for line in held:
+                if known not in line:
+                    os.write(2, line)
 
 
 def store_half(graph: onnx.GraphProto) -> None:

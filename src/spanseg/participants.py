@@ -113,7 +113,7 @@ def _facts(row: dict[str, str], where: str) -> Facts:
             advice = ", or rename the column if it holds something else" if column == "group" else ""
             reason = str(error).rstrip(".")
             raise SpansegError(
-                f"{where}: the {column} '{text}' cannot be used: {reason}; correct the cell, write n/a{advice}."
+                f"{where}, column {column}: {reason}; correct the cell, or write n/a{advice}."
             ) from error
     return Facts(**cells)  # type: ignore[arg-type]
 

@@ -181,8 +181,8 @@ def _fitted(looking: Looking, view: View, steps: list[str], mark: Callable[[str]
     mark("scaled_pass")
     steps.append(f"scaled pass: voxels of {view.placement.canvas_voxel_mm:.2f} mm")
     note = (
-        f"The brain is {'at least ' if cut_off else ''}{lengths_mm[axis]:.0f} mm long, more than the model's canvas "
-        f"holds ({room_mm[axis]:.0f} mm): it was scaled by {100 * (scale - 1):.0f} % to fit."
+        f"The brain is {'at least ' if cut_off else ''}{lengths_mm[axis]:.1f} mm long, more than the model's canvas "
+        f"holds with its margin ({room_mm[axis]:.1f} mm): it was scaled by {100 * (scale - 1):.0f} % to fit."
     )
     return Found(view, tuple(steps), (note,))
 

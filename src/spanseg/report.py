@@ -62,9 +62,15 @@ def render_report(scan: Scan, result: Segmentation) -> str:
         pairs=_pair_table(pairs),
         chart=_chart(pairs),
         totals=_total_table(result, pairs),
-        notes=_list(dict.fromkeys([*scan.notes, *result.notes])) or "<p>Nothing.</p>",
+        notes=_list(dict.fromkeys([*scan.notes, *result.notes, *_islands(result)])) or "<p>Nothing.</p>",
         details=_details(scan, result),
     )
+
+
+def _islands(result: Segmentation) -> list[str]:
+    """What was repaired in the labels themselves."""
+    voxels = result.details.get("relabelled_voxels", 0)
+    return [f"Small islands of labels were given to what surrounds them: {voxels} voxels."] if voxels else []
 
 
 def _scan_line(scan: Scan) -> str:

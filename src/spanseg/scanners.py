@@ -7,11 +7,14 @@ from spanseg.errors import SpansegError
 from spanseg.sources import PLAIN
 from spanseg.synth import SynthOptions
 
+POSED: dict[str, Any] = {"rotation": 6.0, "scaling": 0.06, "shift_mm": 2.0}
+"""People laid into the scanner with care: turned, sized and shifted less than training asks for, so that they fit."""
+
 
 def _scanner(contrast: tuple[float, float], **others: Any) -> SynthOptions:
     """T1-like scans on which grey lies below white matter by this share of the usual contrast, from and to."""
     family = {"t1": 0.0, "infant": 1.0, "infant_contrast": contrast}  # the one family whose contrast can be given
-    return replace(SynthOptions(), **PLAIN | family | others)
+    return replace(SynthOptions(), **PLAIN | POSED | family | others)
 
 
 SCANNERS: dict[str, SynthOptions] = {

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from spanseg import segmenter, sidecar
+from spanseg.centres import ADAPTERS
 from spanseg.errors import SpansegError
 from spanseg.facts import Facts
 from spanseg.images import read_labels, read_scan
+from spanseg.runtime import open_model
 from spanseg.segmenter import SegmentOptions
 
 EXPLAINS = ("model_version", "model_sha256", "spanseg", "engine", "precision", "threads", "instruction_sets")
@@ -46,10 +49,10 @@ def verify(
         scan_path: the scan that it was made from.
         facts: what is known about the person; a sidecar does not hold it unless it was asked to.
         lesion_mask: the lesion mask that was given.
-        model: name or folder of the model; the recorded name by default.
+        model: name or folder of the model; by default the shipped model or the folder here that the record means.
 
     Raises:
-        SpansegError: a file cannot be read, or the lesion mask of the result is missing.
+        SpansegError: a file cannot be read, or the model or the lesion mask of the result is missing.
     """
     record = sidecar.read(record_path)
     if sidecar.file_sha256(scan_path) != record["input_sha256"]:
@@ -76,7 +79,7 @@ def _options(record: dict[str, Any], facts: Facts, lesion_mask: Path | None, mod
     if recorded and (lesion_mask is None or sidecar.file_sha256(lesion_mask) != recorded):
         raise SpansegError("this result was made with a lesion mask; give that same file with --lesion-mask.")
     return SegmentOptions(
-        model=model or record["model"],
+        model=model or _model_of(record),
         precision=record["precision"],
         threads=record["threads"],
         device=settings["device"],
@@ -86,6 +89,20 @@ def _options(record: dict[str, Any], facts: Facts, lesion_mask: Path | None, mod
         tell_diagnosis=bool(settings.get("tell_diagnosis", False)),
         flip=bool(settings.get("flip", False)),
         lesion_mask=lesion_mask if recorded else None,
+    )
+
+
+def _model_of(record: dict[str, Any]) -> str:
+    """The shipped model of a record, or its folder if that lies here or among the adapters here."""
+    name, recorded = str(record.get("model_folder", record["model"])), str(record.get("model_sha256"))
+    if name.isidentifier() and (resources.files("spanseg") / "models" / name).is_dir():
+        return name
+    for place in (Path(name), ADAPTERS / name):
+        if (place / "model.toml").is_file() and open_model(str(place)).sha256() == recorded:
+            return str(place)
+    raise SpansegError(
+        f"this result was made with the model '{record['model']}' (sha256 {recorded[:12]}), which is not shipped; give "
+        f"its folder, which was named '{name}', with --model FOLDER (adapters lie below {ADAPTERS})."
     )
 
 

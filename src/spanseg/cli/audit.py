@@ -5,6 +5,12 @@ from typing import Annotated
 
 import typer
 
+_MEANING = (
+    "The scan is the same in every row, so each change comes from the words alone: 0.00 % means that the network does "
+    "not use what it is told; up to about 1 %, as much as turning the head by 5° changes the default model's volumes, "
+    "it goes by the scan; several per cent mean that it finds what it is told."
+)
+
 
 def audit(
     scan: Annotated[Path, typer.Argument(help="A scan.")],
@@ -23,6 +29,6 @@ def audit(
 
     options = SegmentOptions(model=model, facts=Facts(age_from_text(age), sex, diagnosis))
     found = swaps(read_scan(scan), load_model(options), options)
-    print(swaps_text(found))
+    print(f"{swaps_text(found)}\n{_MEANING}")
     if out is not None:
         files.write_text(out, "".join("\t".join(row) + "\n" for row in swaps_table(found)))

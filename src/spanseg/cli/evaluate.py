@@ -40,7 +40,8 @@ def evaluate(
     print(evaluation.title)
     print(summary_text(evaluation.summary))
     schemes = sorted({case.scheme for case in evaluation.cases})
-    print(f"{len(evaluation.cases)} cases; labels of the truth: {', '.join(schemes)}; NSD at {tolerance:g} mm")
+    count = f"{len(evaluation.cases)} {'case' if len(evaluation.cases) == 1 else 'cases'}"
+    print(f"{count}; labels of the truth: {', '.join(schemes)}; NSD at {tolerance:g} mm")
     for note in evaluation.notes:
         print(f"note: {note}", file=sys.stderr)
     for path in written:

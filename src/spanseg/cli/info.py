@@ -42,7 +42,12 @@ def collect() -> dict[str, Any]:
         "python": platform.python_version(),
         "models": [_model(name, table) for name, table in models.items()],
         "protocols": [
-            {"name": name, "title": table["title"], "structures": len(table["structures"]) - 1}
+            {
+                "name": name,
+                "title": table["title"],
+                "structures": len(table["structures"]) - 1,
+                "schemes": [name, *table.get("crosswalks", {})],
+            }
             for name, table in _tables("protocols").items()
         ],
         "recipes": [
@@ -85,14 +90,16 @@ def lines(found: dict[str, Any]) -> list[str]:
         "  none in this installation"
     ]
     text += ["", "protocols (label sets)"]
-    text += [f"  {p['name']}: {p['title']}" for p in found["protocols"]]
+    for protocol in found["protocols"]:
+        text += [f"  {protocol['name']}: {protocol['title']}", f"    label schemes: {', '.join(protocol['schemes'])}"]
     text += ["", "recipes (what 'spanseg train' takes)"]
     text += [f"  {r['name']}: {r['title']}" for r in found["recipes"]]
     text += ["", "commands"]
     text += [f"  {name:<10} {line}" for name, line in found["commands"].items()]
     text += ["", "extras"]
     for name, there in found["extras"].items():
-        text.append(f"  {name}: {'installed' if there else f'not installed (pip install spanseg[{name}])'}")
+        how = f"not installed (in a clone: pip install -c constraints.txt '.[{name}]')"
+        text.append(f"  {name}: {'installed' if there else how}")
     text += ["", "licences"]
     text += [f"  {what}: {licence}" for what, licence in found["licences"].items()]
     return [*text, "", found["notice"]]

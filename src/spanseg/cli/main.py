@@ -68,15 +68,19 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     others = [word for word in words if word != "--debug"]
     command = next((word for word in others if not word.startswith("-")), None)
     try:
-        _app(command)(args=["--debug", *others] if debug else others, prog_name="spanseg")
-    except KeyboardInterrupt:
+        words = ["--debug", *others] if debug else others
+        code = _app(command)(args=words, prog_name="spanseg", standalone_mode=False)
+    except (KeyboardInterrupt, typer.Abort):
         sys.exit(INTERRUPTED)
     except Exception as error:
+        if hasattr(error, "format_message"):  # of typer's parser, whose classes move between its versions
+            _say_usage(error, command)
+            sys.exit(BAD_INPUT)
         if debug:
             traceback.print_exception(error)
         print(f"spanseg: {_sentence(error)}", file=sys.stderr)
         sys.exit(BAD_INPUT if _is_users(error) else FAILED)
-    sys.exit(OK)
+    sys.exit(code or OK)
 
 
 def _app(chosen: str | None) -> typer.Typer:
@@ -141,11 +145,23 @@ def _missing_extra(error: Exception) -> str | None:
     return EXTRAS.get((error.name or "").partition(".")[0]) if isinstance(error, ModuleNotFoundError) else None
 
 
+def _say_usage(error: Any, command: str | None) -> None:
+    """Print in one sentence what is wrong with the words of a call; the whole help where there were none."""
+    message = error.format_message()
+    if message.startswith("Usage:"):
+        print(message, file=sys.stderr)
+        return
+    plain = message[:1].lower() + message[1:].rstrip(".")
+    where = f"spanseg {command} --help" if command in COMMANDS else "spanseg --help"
+    print(f"spanseg: {plain}; see: {where}", file=sys.stderr)
+
+
 def _sentence(error: Exception) -> str:
     if isinstance(error, SpansegError):
         return str(error)
     if extra := _missing_extra(error):
-        return f"this needs a package that is not installed ({error}); install it with: pip install 'spanseg[{extra}]'"
+        how = f"pip install -c constraints.txt '.[{extra}]'"
+        return f"this needs a package that is not installed ({error}); install it, in a clone of spanseg, with: {how}"
     if isinstance(error, OSError):
         return f"the system refused a file, a folder or an output stream ({error}); see --debug for which."
     kind = type(error).__name__

@@ -104,6 +104,7 @@ def segment(
     jobs = _jobs_of(scans, out, lesion_mask)
     people = None if participants is None else _facts_of_scans(jobs, participants)
     is_batch = len(jobs) > 1 or any(scan.is_dir() for scan in scans)
+    chosen = _model_of(centre, model, adapters)
     if is_batch or dry_run:
         _print_list(jobs)
     if dry_run:
@@ -112,7 +113,7 @@ def segment(
     from spanseg.segmenter import SegmentOptions
 
     options = SegmentOptions(
-        **_model_of(centre, model, adapters),
+        **chosen,
         **machine,
         facts=facts,
         facts_policy=told.value,
@@ -139,12 +140,22 @@ def _machine(
 
 
 def _model_of(centre: str | None, model: str, adapters: Path) -> dict[str, Any]:
-    """The model, or the adapter of a centre that stands on it, as fields of ``SegmentOptions``."""
+    """The model, or the adapter of a centre that stands on it, as fields of ``SegmentOptions``.
+
+    A centre without an adapter is warned of at once: its name may be misspelt.
+    """
     if centre is None:
         return {"model": model}
-    from spanseg.centres import model_of
+    from spanseg.centres import folder_of, model_of
 
     chosen, note = model_of(centre, model, adapters)
+    if not folder_of(centre, adapters).is_dir():
+        there = ", ".join(sorted(place.parent.name for place in adapters.glob("*/model.toml"))) or "none"
+        print(
+            f"warning: the centre '{centre}' has no adapter in {adapters} (adapters there: {there}), so the base model "
+            f"'{model}' is used.",
+            file=sys.stderr,
+        )
     return {"model": chosen, "centre_note": note}
 
 
@@ -265,7 +276,7 @@ def _with_progress(batch: Batch) -> Iterator[Outcome]:
 
 
 def _say(outcome: Outcome, debug: bool) -> None:
-    """Print what became of a scan: results to standard output, notes, warnings and failures to standard error."""
+    """Print what became of a scan: results to standard output; notes, doubts and failures to standard error."""
     job = outcome.job
     if outcome.state == "failed":
         if debug and outcome.error is not None:

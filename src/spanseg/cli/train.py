@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from spanseg.generation import PackedMap
 
 
@@ -35,7 +37,8 @@ def train(
         generation.save_packed(maps, pack)
         print(f"{len(maps)} label maps packed into {pack}")
         return
-    print(f"weights: {runs.train(chosen, maps, out or Path('runs') / Path(recipe).stem, _report, device)}")
+    folder = out or Path("runs") / Path(recipe).stem
+    print(f"weights: {runs.train(chosen, maps, folder, _Progress(_steps(chosen, folder.name)), device)}")
 
 
 def _maps(data: Path | None, recipe: dict[str, Any]) -> "list[PackedMap]":
@@ -52,8 +55,50 @@ def _maps(data: Path | None, recipe: dict[str, Any]) -> "list[PackedMap]":
     return generation.read_maps(data, generation.load_classes(model.protocol_of(recipe)))
 
 
-def _report(run: str, row: dict[str, float]) -> None:
-    if row["step"] % 25 == 0 or "validation" in row:
-        score = f"  left-out Dice {row['validation']:.3f}" if "validation" in row else ""
-        seconds = row["draw_s"] + row["step_s"]
-        print(f"{run} step {row['step']:.0f}  loss {row['loss']:.3f}  {seconds:.2f} s{score}", flush=True)
+class _Progress:
+    """Prints how a training comes along: what one step takes, and a line every so often.
+
+    Args:
+        steps: of a run, by its name; ``None`` where that is not known.
+    """
+
+    def __init__(self, steps: "Callable[[str], int | None]") -> None:
+        self._steps_of = steps
+        self._first: dict[str, float] = {}
+
+    def __call__(self, run: str, row: dict[str, float]) -> None:
+        """Print what is worth a line after a step."""
+        step, seconds, steps = row["step"], row["draw_s"] + row["step_s"], self._steps_of(run)
+        first = self._first.setdefault(run, step)
+        if step == first + 1 and steps:  # the first one also warms up
+            left = steps - step + 2
+            about = _duration(left * seconds)
+            print(f"{run}: one step takes {_seconds(seconds)}: {left:.0f} steps, about {about}", flush=True)
+        if step % (10 if steps and steps <= 100 else 25) == 0 or "validation" in row:
+            score = f"  left-out Dice {row['validation']:.3f}" if "validation" in row else ""
+            of = f" of {steps}" if steps else ""
+            print(f"{run}: step {step:.0f}{of}  loss {row['loss']:.3f}  {_seconds(seconds)} a step{score}", flush=True)
+
+
+def _steps(recipe: dict[str, Any], name: str) -> "Callable[[str], int | None]":
+    """How many steps the run of a recipe has, and each shipped recipe that it may start from."""
+    from spanseg import recipe as recipes
+    from spanseg.train import TrainOptions
+
+    def steps_of(run: str) -> int | None:
+        if run != name and run not in recipes.shipped():
+            return None
+        chosen = recipe if run == name else recipes.load(run)
+        return int(chosen.get("train", {}).get("steps", TrainOptions.steps))
+
+    return steps_of
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.2g} s"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"

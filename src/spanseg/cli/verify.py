@@ -15,7 +15,7 @@ def verify(
     sex: Annotated[str | None, typer.Option(help="female or male, if the result was made with it.")] = None,
     diagnosis: Annotated[str | None, typer.Option(help="If the result was made with it.")] = None,
     lesion_mask: Annotated[Path | None, typer.Option(help="If the result was made with it.")] = None,
-    model: Annotated[str | None, typer.Option(help="Name or folder; the recorded name by default.")] = None,
+    model: Annotated[str | None, typer.Option(help="Name or folder of the model, if it is not found.")] = None,
 ) -> None:
     """Run a scan again with the recorded precision and threads, and compare the labels.
 

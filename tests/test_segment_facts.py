@@ -92,7 +92,7 @@ def test_the_policy_reaches_the_segmenter_and_the_record(seen: list[SegmentOptio
         (["--participants", "participants.tsv", "--diagnosis", "stroke"], "so --diagnosis cannot"),
         (["--participants", "absent.tsv"], "absent.tsv: this table cannot be read"),
         (["--participants", "short.tsv"], "short.tsv: there is no row for sub-2"),
-        (["--participants", "wrong.tsv"], "wrong.tsv, line 3: the age 'old'"),
+        (["--participants", "wrong.tsv"], "wrong.tsv, line 3, column age: "),
     ],
 )
 def test_a_table_that_does_not_fit_is_one_sentence_and_nothing_is_done(

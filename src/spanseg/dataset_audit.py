@@ -104,7 +104,8 @@ def audit_dataset(pairs: Sequence[Pair], protocol: Protocol, labels: str | None)
     report = inspect_dataset(pairs, protocol, labels)
     if report.refusals:
         count = len(report.refusals)
-        title = f"these {len(pairs)} labelled scans cannot be trained on, for {count} reason{'s' * (count > 1)}:"
+        scans = "this labelled scan" if len(pairs) == 1 else f"these {len(pairs)} labelled scans"
+        title = f"{scans} cannot be trained on, for {'one reason' if count == 1 else f'{count} reasons'}:"
         lines = (f"{number}. {sentence}" for number, sentence in enumerate(report.refusals, start=1))
         raise SpansegError("\n".join([title, *lines]))
     return report

@@ -112,6 +112,11 @@ def pair_scans(scans: Path, truths: Path) -> list[tuple[Path, Path]]:
     Raises:
         SpansegError: no pair was found.
     """
+    if not truths.exists():
+        raise SpansegError(
+            f"{truths}: there are no label images here; put them below {scans / 'derivatives'}, or say "
+            "with --truth where they are."
+        )
     found = {tuple(sorted(case_key(job.path).items())): job.path for job in find_jobs([scans], Path("out"))}
     keys = {truth: tuple(sorted(case_key(truth).items())) for truth in label_images(truths)}
     pairs = [(found[key], truth) for truth, key in keys.items() if key in found]

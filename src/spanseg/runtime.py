@@ -129,6 +129,11 @@ def open_model(name_or_path: str) -> ModelFolder:
     shipped = Path(str(resources.files("spanseg"))) / "models" / name_or_path
     try:
         path = shipped if name_or_path.isidentifier() and shipped.is_dir() else Path(name_or_path)
+        if not path.exists():
+            names = ", ".join(sorted(one.name for one in shipped.parent.iterdir() if (one / "model.toml").is_file()))
+            raise SpansegError(
+                f"there is no model '{name_or_path}': shipped are {names}; else give a folder of 'spanseg export'."
+            )
         for needed in ("model.toml", "model.onnx"):
             if not (path / needed).is_file():
                 raise SpansegError(

@@ -63,7 +63,7 @@ class TorchEngine(NetworkEngine):
         try:
             import torch
         except ImportError as error:
-            raise SpansegError("--device cuda needs PyTorch: pip install 'spanseg[train]'.") from error
+            raise SpansegError("--device cuda needs PyTorch: pip install -c constraints.txt '.[train]'.") from error
         if not torch.cuda.is_available():
             raise SpansegError("--device cuda: PyTorch finds no CUDA device here; use --device cpu.")
         from spanseg import checkpoint, model

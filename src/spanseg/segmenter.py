@@ -78,7 +78,7 @@ class Predictor:
         self.folder: ModelFolder = open_model(options.model)
         if self.folder.answers_prompts:
             raise SpansegError(
-                f"{self.folder.path}: this network answers clicks and segments nothing by itself; use it with "
+                f"{options.model}: this network answers clicks and segments nothing by itself; use it with "
                 "'spanseg serve', or segment with another model."
             )
         self.protocol: Protocol = load_protocol(self.folder.protocol)

@@ -27,8 +27,8 @@ def export(
 def _sentences(measured: dict[str, float]) -> list[str]:
     """What was measured, in plain words."""
     said = [
-        f"The exported network agrees with PyTorch on {measured['f32_against_pytorch']:.2%} of the brain voxels, and "
-        f"with two threads on {measured['f32_threads']:.2%} with itself on one.",
+        f"The exported network agrees with PyTorch on {measured['f32_against_pytorch']:.2%} of the brain voxels; "
+        f"with two threads instead of one, {measured['f32_threads']:.2%} of them stay the same.",
         f"It has {measured['parameters']:,.0f} parameters and takes {measured['peak_mib']:,.0f} MiB of memory.",
     ]
     if "bf16" in measured:

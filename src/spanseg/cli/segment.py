@@ -99,12 +99,11 @@ def segment(
     Exit codes: 0 all done; 1 some scans failed; 2 bad input or usage, nothing done; 130 interrupted.
     """
     facts = _facts_by_hand(age, sex, diagnosis, participants)
-    machine = _machine(precision, threads, max_memory, device, trust)
+    machine = _machine(precision, threads, max_memory, device, trust) | _model_of(centre, model, adapters)
     outputs = _outputs(only, probabilities, brain, store_facts)
     jobs = _jobs_of(scans, out, lesion_mask)
     people = None if participants is None else _facts_of_scans(jobs, participants)
     is_batch = len(jobs) > 1 or any(scan.is_dir() for scan in scans)
-    chosen = _model_of(centre, model, adapters)
     if is_batch or dry_run:
         _print_list(jobs)
     if dry_run:
@@ -113,7 +112,6 @@ def segment(
     from spanseg.segmenter import SegmentOptions
 
     options = SegmentOptions(
-        **chosen,
         **machine,
         facts=facts,
         facts_policy=told.value,

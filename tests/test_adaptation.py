@@ -58,17 +58,17 @@ def adapter(base, pairs, tmp_path_factory):
     return folder, plans[0]
 
 
-def test_what_the_truth_gives_to_a_neighbour_of_a_structure_that_it_leaves_out_is_unknown():
+def test_a_structure_that_the_truth_leaves_out_keeps_what_the_base_model_gives_it():
     aseg = load_protocol("aseg")
     csf, cortex, white = (aseg.class_of(value) for value in (24, 3, 2))
     truth = np.array([cortex, cortex, white, 0, UNKNOWN, csf], dtype=np.int16).reshape(6, 1, 1)
     found = np.array([24, 3, 24, 24, 24, 24], dtype=np.int32).reshape(6, 1, 1)
     scan = LabelledScan("a", truth * 0.0, truth, np.ones(3), (csf,))
     turned = Volume(found[::-1], np.diag([-1.0, 1, 1, 1]))  # another order of voxels than the scan's RAS+
-    classes = adaptation.borders_unknown(scan, turned, aseg).classes.ravel().tolist()
-    assert classes == [UNKNOWN, cortex, UNKNOWN, 0, UNKNOWN, csf]
+    classes = adaptation.with_unlabelled(scan, turned, aseg).classes.ravel().tolist()
+    assert classes == [0, cortex, 0, 0, UNKNOWN, csf]
     labels_all = LabelledScan("a", truth * 0.0, truth, np.ones(3))
-    assert (adaptation.borders_unknown(labels_all, turned, aseg).classes == truth).all()
+    assert (adaptation.with_unlabelled(labels_all, turned, aseg).classes == truth).all()
 
 
 def test_the_plan_says_what_will_be_trained(adapter):

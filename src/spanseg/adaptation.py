@@ -18,7 +18,7 @@ from spanseg.images import read_scan
 from spanseg.interfaces import Source
 from spanseg.judging import ScanWithTruth
 from spanseg.labelled import read_labelled
-from spanseg.labels import UNKNOWN, Protocol
+from spanseg.labels import Protocol
 from spanseg.participants import participant_of
 from spanseg.runtime import open_model
 from spanseg.sampling import GENTLE, LabelledScan, Mixture, RealScans, batch_of
@@ -48,7 +48,7 @@ class AdaptOptions:
         lr: highest learning rate.
         seed: of all draws.
         keep_unlabelled: let structures that the labels leave out keep what the base model gives them. Manual labels
-            without sulcal CSF, say, draw the cortex wide into it; with this, such voxels teach nothing.
+            without sulcal CSF, say, draw the cortex wide into it; with this, such voxels are not cortex.
     """
 
     start: str = "default"
@@ -214,7 +214,7 @@ def _source(
     labelled = read_labelled(pairs, options.labels, protocol)
     if options.keep_unlabelled:
         of_base = zip(labelled, pairs, strict=True)
-        labelled = [borders_unknown(one, found[scan.name], protocol) for one, (scan, _) in of_base]
+        labelled = [with_unlabelled(one, found[scan.name], protocol) for one, (scan, _) in of_base]
     scans = RealScans(labelled, protocol, canvas, GENTLE)
     if not maps:
         return scans
@@ -224,8 +224,11 @@ def _source(
     return Mixture([scans, synthetic], [1 - options.replay_share, options.replay_share])
 
 
-def borders_unknown(scan: LabelledScan, found: Volume, protocol: Protocol) -> LabelledScan:
-    """Make voxels unknown that the truth gives to a structure, and the base model to one that the truth leaves out.
+def with_unlabelled(scan: LabelledScan, found: Volume, protocol: Protocol) -> LabelledScan:
+    """Take voxels from the truth's structures that the base model gives to one which the truth leaves out.
+
+    They become 0, which stands for "background or one that is left out": what is left out keeps its voxels. (To let
+    such voxels teach nothing was not enough: docs/experiments.md, §8.)
 
     Args:
         scan: with its truth.
@@ -234,7 +237,7 @@ def borders_unknown(scan: LabelledScan, found: Volume, protocol: Protocol) -> La
     """
     classes = protocol.crosswalk(protocol.name).apply(canonical(found)[0].data, scan.name)
     left_out = np.isin(classes, scan.unlabelled) & ~np.isin(scan.classes, (0, *scan.unlabelled))
-    return replace(scan, classes=np.where(left_out, UNKNOWN, scan.classes).astype(scan.classes.dtype))
+    return replace(scan, classes=np.where(left_out, 0, scan.classes).astype(scan.classes.dtype))
 
 
 def _measure(network: nn.Module, reward: Any, source: Source) -> float:

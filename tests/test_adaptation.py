@@ -66,7 +66,8 @@ def test_a_structure_that_the_truth_leaves_out_keeps_what_the_base_model_gives_i
     scan = LabelledScan("a", truth * 0.0, truth, np.ones(3), (csf,))
     turned = Volume(found[::-1], np.diag([-1.0, 1, 1, 1]))  # another order of voxels than the scan's RAS+
     classes = adaptation.with_unlabelled(scan, turned, aseg).classes.ravel().tolist()
-    assert classes == [0, cortex, 0, 0, UNKNOWN, csf]
+    assert classes == [csf, cortex, csf, csf, UNKNOWN, csf]
+    assert adaptation.with_unlabelled(scan, turned, aseg).unlabelled == ()
     labels_all = LabelledScan("a", truth * 0.0, truth, np.ones(3))
     assert (adaptation.with_unlabelled(labels_all, turned, aseg).classes == truth).all()
 

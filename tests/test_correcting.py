@@ -112,6 +112,18 @@ def test_nothing_beyond_the_reach_changes_however_far_the_network_sees(corrector
     assert far.max() > REACH_MM - 2 * MM
 
 
+@pytest.mark.parametrize(("radius_mm", "reach_mm"), [(3.0, 2.5), (7.0, 4.2), (14.0, 6.0)])
+def test_a_label_is_mended_no_farther_than_its_size_allows(corrector, monkeypatch, radius_mm, reach_mm):
+    Sees(corrector.engine, np.ones(SHAPE, dtype=bool)).on(corrector, monkeypatch)
+    labels = np.zeros(SHAPE, dtype=np.int32)
+    labels[ball(radius_mm, (12, 20, 18))] = HIPPOCAMPUS
+    voxel = (12 + round((radius_mm + 1) / MM), 20, 18)
+    added = np.argwhere(corrector.correct(labels, HIPPOCAMPUS, [point(*voxel)]) != labels)
+    far = np.sqrt((((added - voxel) * MM) ** 2).sum(1))
+    assert far.max() <= reach_mm + 0.2, "the volume of a ball of voxels is not quite that of a ball"
+    assert far.max() > reach_mm - MM
+
+
 def test_a_negative_click_removes_its_piece_and_the_neighbours_take_it(corrector, monkeypatch):
     true, leaked = ball(8, (12, 20, 18)), ball(5, (18, 20, 18))
     Sees(corrector.engine, true).on(corrector, monkeypatch)

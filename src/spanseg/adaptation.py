@@ -18,7 +18,7 @@ from spanseg.images import read_scan
 from spanseg.interfaces import Source
 from spanseg.judging import ScanWithTruth
 from spanseg.labelled import read_labelled
-from spanseg.labels import Protocol
+from spanseg.labels import UNKNOWN, Protocol
 from spanseg.participants import participant_of
 from spanseg.runtime import open_model
 from spanseg.sampling import GENTLE, LabelledScan, Mixture, RealScans, batch_of
@@ -48,7 +48,7 @@ class AdaptOptions:
         lr: highest learning rate.
         seed: of all draws.
         keep_unlabelled: let structures that the labels leave out keep what the base model gives them. Manual labels
-            without sulcal CSF, say, draw the cortex wide into it; with this, such voxels are not cortex.
+            without sulcal CSF, say, draw the cortex wide into it; with this, such voxels stay CSF.
     """
 
     start: str = "default"
@@ -225,10 +225,10 @@ def _source(
 
 
 def with_unlabelled(scan: LabelledScan, found: Volume, protocol: Protocol) -> LabelledScan:
-    """Take voxels from the truth's structures that the base model gives to one which the truth leaves out.
+    """Label what the truth leaves out as the base model does; nothing is unlabelled any more.
 
-    They become 0, which stands for "background or one that is left out": what is left out keeps its voxels. (To let
-    such voxels teach nothing was not enough: docs/experiments.md, §8.)
+    Such a structure keeps its voxels also where the truth gives them to a neighbour: manual labels without sulcal CSF
+    draw the cortex wide into it. (To let these voxels teach nothing was not enough: docs/experiments.md, §8.)
 
     Args:
         scan: with its truth.
@@ -236,8 +236,9 @@ def with_unlabelled(scan: LabelledScan, found: Volume, protocol: Protocol) -> La
         protocol: of both.
     """
     classes = protocol.crosswalk(protocol.name).apply(canonical(found)[0].data, scan.name)
-    left_out = np.isin(classes, scan.unlabelled) & ~np.isin(scan.classes, (0, *scan.unlabelled))
-    return replace(scan, classes=np.where(left_out, 0, scan.classes).astype(scan.classes.dtype))
+    left_out = np.isin(classes, scan.unlabelled) & (scan.classes != UNKNOWN)
+    labelled = np.where(left_out, classes, scan.classes).astype(scan.classes.dtype)
+    return replace(scan, classes=labelled, unlabelled=())
 
 
 def _measure(network: nn.Module, reward: Any, source: Source) -> float:

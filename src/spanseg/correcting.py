@@ -3,7 +3,7 @@
 What a prompt may change is bounded by rule, not by trust in a network:
 
 - a positive point or scribble adds one connected piece that holds it, a negative one removes such a piece, and neither
-  reaches farther than :data:`REACH_MM` from the prompt, or :data:`NEAR_MM` where the structure has a label already;
+  reaches farther than :data:`REACH_MM` from the prompt, or a share of its own size where it has a label already;
 - a box decides anew what lies inside it (as far as the network sees it), and nothing else;
 - every voxel has one label: what is added is taken from its neighbours, what is removed goes to the nearest of them.
 """
@@ -27,8 +27,9 @@ from spanseg.volume import Volume, canonical
 
 REACH_MM = 30.0
 """How far from a point or scribble the labels may change."""
-NEAR_MM = 6.0
-"""How far they may where the structure has a label within :data:`REACH_MM` already: it is mended, not made anew."""
+MENDED_SHARE, MENDED_MM = 0.6, (2.5, 6.0)
+"""How far they may where the structure has a label within :data:`REACH_MM` already, which is mended, not made anew: a
+share of the radius of a ball of its size, and the least and the most. Of small structures the network knows less."""
 FAINT = -200.0
 """Where a structure trails the likeliest one by more than this (of 255), a positive prompt takes up no more than its
 own voxels."""
@@ -124,8 +125,10 @@ class BoundedCorrector(ABC):
             return after
         size = self.image.voxel_size_mm
         near = _near(before.shape, newest.voxels, size, REACH_MM)
-        if (before & near).any():
-            near = _near(before.shape, newest.voxels, size, NEAR_MM)
+        volume_mm3 = float((before & near).sum() * size.prod())
+        if volume_mm3:
+            radius_mm = (3 * volume_mm3 / (4 * np.pi)) ** (1 / 3)
+            near = _near(before.shape, newest.voxels, size, float(np.clip(MENDED_SHARE * radius_mm, *MENDED_MM)))
         box = bounding_box(near)
         wanted = ((seen & ~before) if newest.positive else (before & ~seen)) & near
         pointed = np.zeros_like(before)

@@ -12,7 +12,7 @@ from spanseg.errors import SpansegError
 from spanseg.facts import Facts
 from spanseg.images import read_scan
 from spanseg.report import render_report
-from spanseg.runtime import Engine, open_model
+from spanseg.runtime import Engine, Words, open_model
 from spanseg.sentences import load_table
 from spanseg.simulate import simulate
 from spanseg.telling import MARGINAL_AGES_YEARS, Teller
@@ -67,7 +67,7 @@ def test_it_agrees_with_pytorch_for_every_sentence(run, canvas, exported):
         told = TrainingTeller(table, TELLS["facts"])(facts)
         with torch.no_grad():
             expected = torch.softmax(network(torch.from_numpy(canvas)[None, None], told), 1)[0].numpy() * 255
-        answers.append(engine(canvas, table.embed(facts)))
+        answers.append(engine(canvas, Words(*table.embed(facts))))
         assert np.abs(answers[-1] - expected).max() < 1.5
     assert (answers[0] != answers[1]).any() and (answers[1] != answers[2]).any()
 

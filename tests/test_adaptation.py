@@ -212,6 +212,8 @@ def test_tokens_alone_adapt_and_export(base, pairs, tmp_path):
     adaptation.exported(tmp_path / "few", "few", settings, pairs[0][0])
     names = checkpoint.load_tensors(tmp_path / "few" / checkpoint.DELTA)
     assert any(name.startswith("tokens.") for name in names)
+    heard = [value for name, value in names.items() if name.startswith("meetings.") and "scale" in name]
+    assert heard and any(value.any() for value in heard), "the tokens of the centre are fed in training"
     assert segmenter.segment(pairs[0][0], model=str(tmp_path / "few")).volumes
 
 

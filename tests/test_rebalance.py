@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from spanseg.interfaces import Sample
-from spanseg.rebalance import BIAS, rebalanced
+from spanseg.rebalance import BIAS, rebalanced, soft_volumes, with_volumes
 
 
 class _Pixelwise(nn.Module):
@@ -45,3 +45,29 @@ def test_too_large_rare_classes_are_made_smaller():
         logits = nn.functional.conv3d(image, values["classify.weight"], values[BIAS])
         excess = (logits.argmax(1) > 0).sum() / (target > 0).sum()
         assert (excess > 1.5) == bool(sign)
+
+
+def test_classes_get_back_the_volumes_that_they_had():
+    torch.manual_seed(0)
+
+    class Head(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.classify = nn.Conv3d(1, 4, 1)
+
+        def forward(self, image):
+            return self.classify(image)
+
+    network = Head()
+    samples = [Sample(torch.randn(1, 1, 6, 6, 6), torch.zeros(1, 6, 6, 6).long()) for _ in range(2)]
+    wanted = soft_volumes(network, samples, [2, 3])
+    changed = {name: value + torch.randn_like(value) for name, value in network.state_dict().items()}
+    mended = with_volumes(network, changed, samples, wanted)
+    assert torch.equal(mended["classify.weight"], changed["classify.weight"])
+    moved = (mended[BIAS] - changed[BIAS]).nonzero().flatten().tolist()
+    assert moved == [2, 3]
+    network.load_state_dict(mended)
+    now = soft_volumes(network, samples, [2, 3])
+    assert abs(now[3] - wanted[3]) < 0.1 and abs(now[2] - wanted[2]) < 0.05 * wanted[2]
+    other = {name: value for name, value in changed.items() if name != BIAS}
+    assert with_volumes(network, other, samples, wanted) is other

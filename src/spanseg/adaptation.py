@@ -1,7 +1,7 @@
 """Adapts a model to a centre with a few labelled scans: the work behind ``spanseg adapt``."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,17 +14,20 @@ from spanseg import adapter_request, checkpoint, generation, model, parts, runs,
 from spanseg import recipe as recipes
 from spanseg.errors import SpansegError
 from spanseg.export import Description, export, scan_canvas
+from spanseg.facts import Facts
 from spanseg.images import read_scan
-from spanseg.interfaces import Source
+from spanseg.interfaces import Sample, Source, Told
 from spanseg.judging import ScanWithTruth
 from spanseg.labelled import read_labelled
 from spanseg.labels import UNKNOWN, Protocol
 from spanseg.participants import participant_of
+from spanseg.rebalance import soft_volumes, with_volumes
 from spanseg.runtime import open_model
-from spanseg.sampling import GENTLE, LabelledScan, Mixture, RealScans, batch_of
+from spanseg.sampling import GENTLE, STILL, LabelledScan, Mixture, RealScans, batch_of
 from spanseg.segmenter import SegmentOptions, load_model, segment_scan
-from spanseg.sources import options_from
+from spanseg.sources import options_from, teller
 from spanseg.synth import Generator, SynthOptions
+from spanseg.told import Telling
 from spanseg.train import Trainer, TrainOptions
 from spanseg.volume import Volume, canonical
 
@@ -153,8 +156,12 @@ def adapt(
     objective = dict(recipe["objective"])
     reward = parts.build("objectives", objective.pop("name"), objective)
     found = _found([scan for scan, _ in pairs], options.start)
-    maps = _replayed(found, recipe, options)
-    source = _source(pairs, found, maps, recipe, options)
+    maps = _replayed(zip(found, [scan.name for scan, _ in pairs], strict=True), recipe, options)
+    labelled = read_labelled(pairs, options.labels, model.protocol_of(recipe))
+    left_out = sorted({index for scan in labelled for index in scan.unlabelled}) if options.keep_unlabelled else []
+    still = _as_they_are(labelled, recipe)
+    volumes = soft_volumes(network.eval(), still, left_out)
+    source = _source(labelled, found, maps, recipe, options)
     step_s = _measure(network, reward, source)
     left_s = options.budget_s - (time.monotonic() - began)
     steps = max(1, min(options.most_steps, int(0.9 * left_s / step_s)))
@@ -166,7 +173,8 @@ def adapt(
     section = {key: value for key, value in recipe["train"].items() if key != "start"}
     trainer = Trainer(network, reward, source, options_from(TrainOptions, section, "train"), folder)
     trainer.run(report=report, until_s=began + options.budget_s)
-    checkpoint.save(folder, {name: value.half() for name, value in trainer.ema.items()}, recipe)
+    weights = with_volumes(network.eval(), trainer.ema, still, volumes)
+    checkpoint.save(folder, {name: value.half() for name, value in weights.items()}, recipe)
     (folder / "state.safetensors").unlink(missing_ok=True)
     return folder / checkpoint.DELTA
 
@@ -185,43 +193,63 @@ def _request(pairs: Sequence[ScanWithTruth], recipe: dict[str, Any], options: Ad
     }
 
 
-def _found(scans: Sequence[Path], start: str) -> dict[str, Volume]:
-    """What the base model itself makes of the given scans: labels by the scan's file name."""
+def _found(scans: Sequence[Path], start: str) -> list[Volume]:
+    """What the base model itself makes of the given scans."""
     options = SegmentOptions(model=start)
     predictor = load_model(options)
-    return {path.name: segment_scan(read_scan(path), predictor, options).labels for path in scans}
+    return [segment_scan(read_scan(path), predictor, options).labels for path in scans]
 
 
-def _replayed(found: dict[str, Volume], recipe: dict[str, Any], options: AdaptOptions) -> list[generation.PackedMap]:
-    """Label maps to draw synthetic scans from; none where none are wanted."""
+def _replayed(
+    found: Iterable[tuple[Volume, str]], recipe: dict[str, Any], options: AdaptOptions
+) -> list[generation.PackedMap]:
+    """Label maps to draw synthetic scans from, given or found by the base model; none where none are wanted."""
     if not options.replay_share:
         return []
     table = generation.load_classes(model.protocol_of(recipe))
     if options.replay is not None:
         return generation.read_maps(options.replay, table)
-    return [generation.pack(labels, table, name) for name, labels in found.items()]
+    return [generation.pack(labels, table, name) for labels, name in found]
+
+
+def _as_they_are(labelled: Sequence[LabelledScan], recipe: dict[str, Any]) -> list[Sample]:
+    """The scans of a centre on the network's canvas, neither deformed nor degraded."""
+    protocol, canvas = model.protocol_of(recipe), model.canvas_of(recipe)
+    samples = [RealScans([scan], protocol, canvas, STILL).draw(0, 0) for scan in labelled]
+    told = _of_the_centre(recipe)
+    return samples if told is None else [sample._replace(told=told) for sample in samples]
+
+
+def _of_the_centre(recipe: dict[str, Any]) -> Told | None:
+    """What a network with tokens of the centre is told: that a scan is of it."""
+    tell = teller(recipe)
+    return None if tell is None else tell(Facts(), 0)
 
 
 def _source(
-    pairs: Sequence[ScanWithTruth],
-    found: dict[str, Volume],
+    labelled: Sequence[LabelledScan],
+    found: Sequence[Volume],
     maps: list[generation.PackedMap],
     recipe: dict[str, Any],
     options: AdaptOptions,
 ) -> Source:
     """The centre's own scans, mixed with synthetic ones against forgetting."""
     protocol, canvas = model.protocol_of(recipe), model.canvas_of(recipe)
-    labelled = read_labelled(pairs, options.labels, protocol)
     if options.keep_unlabelled:
-        of_base = zip(labelled, pairs, strict=True)
-        labelled = [with_unlabelled(one, found[scan.name], protocol) for one, (scan, _) in of_base]
-    scans = RealScans(labelled, protocol, canvas, GENTLE)
-    if not maps:
-        return scans
+        of_base = zip(labelled, found, strict=True)
+        labelled = [with_unlabelled(one, labels, protocol) for one, labels in of_base]
+    source: Source = RealScans(labelled, protocol, canvas, GENTLE)
+    told = _of_the_centre(recipe)
+    if maps:
+        source = Mixture([source, _synthetic(maps, recipe)], [1 - options.replay_share, options.replay_share])
+    return source if told is None else Telling(source, told)
+
+
+def _synthetic(maps: list[generation.PackedMap], recipe: dict[str, Any]) -> Source:
+    """Synthetic scans as the base model learned from."""
     section = {key: value for key, value in recipe.get("synth", {}).items() if key != "left_out"}
-    table = generation.load_classes(protocol)
-    synthetic = Generator(maps, table, canvas, options_from(SynthOptions, section, "synth"))
-    return Mixture([scans, synthetic], [1 - options.replay_share, options.replay_share])
+    table = generation.load_classes(model.protocol_of(recipe))
+    return Generator(maps, table, model.canvas_of(recipe), options_from(SynthOptions, section, "synth"))
 
 
 def with_unlabelled(scan: LabelledScan, found: Volume, protocol: Protocol) -> LabelledScan:

@@ -7,6 +7,9 @@ Reference: Menon et al., ICLR 2021 (logit adjustment); here the Dice loss has un
 searched for and not derived.
 """
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -17,6 +20,10 @@ from spanseg.train import score_sample
 BIAS = "classify.bias"
 """Parameter that holds the bias of the logits."""
 STRENGTHS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5)
+MOST_SHIFT = 5.0
+"""Farthest that a bias is moved to keep a volume; it makes something 148 times as likely."""
+SWEEPS = 4
+"""How often several classes are gone through, because each takes from the others."""
 TOLERANCE = 0.002
 """Strengths whose mean Dice is this close to the best one's are told apart by their volume error."""
 
@@ -41,10 +48,58 @@ def rebalanced(network: nn.Module, weights: dict[str, Tensor], source: Source, d
     return weights | {BIAS: weights[BIAS] + strength * shift}
 
 
+def soft_volumes(network: nn.Module, samples: Sequence[Sample], classes: Sequence[int]) -> dict[int, float]:
+    """Sum of the probabilities of some classes over the images of samples, in voxels."""
+    return {index: float(torch.sigmoid(-_odds_against(network, samples, index)).sum()) for index in classes}
+
+
+def with_volumes(
+    network: nn.Module, weights: dict[str, Tensor], samples: Sequence[Sample], volumes: Mapping[int, float]
+) -> dict[str, Tensor]:
+    """Return the weights with a bias that gives some classes the volumes that they had.
+
+    Args:
+        network: takes the weights in place.
+        weights: by parameter name; without the bias of the logits among them nothing is changed.
+        samples: over whose images the volumes hold.
+        volumes: of :func:`soft_volumes`, by class.
+    """
+    name = next((one for one in weights if one.endswith(BIAS)), None)
+    if name is None:
+        return weights
+    named, result = dict(network.named_parameters()), dict(weights)
+    for index, wanted in list(volumes.items()) * (1 if len(volumes) == 1 else SWEEPS):
+        with torch.no_grad():
+            for key, value in result.items():
+                named[key].copy_(value)
+        against, low, high = _odds_against(network, samples, index), -MOST_SHIFT, MOST_SHIFT
+        for _ in range(30):
+            middle = (low + high) / 2
+            too_small = float(torch.sigmoid(middle - against).sum()) < wanted
+            low, high = (middle, high) if too_small else (low, middle)
+        result[name] = result[name].clone()
+        result[name][index] += (low + high) / 2
+    return result
+
+
+def _odds_against(network: nn.Module, samples: Sequence[Sample], index: int) -> Tensor:
+    """Logarithm of the odds against a class in each voxel of some samples, one after the other."""
+    found = []
+    for sample in samples:
+        with torch.no_grad():
+            logits = network(sample.image, **_told(sample))[0].float()
+        others = torch.cat([logits[:index], logits[index + 1 :]]).logsumexp(0)
+        found.append((others - logits[index]).flatten())
+    return torch.cat(found)
+
+
 def _answer(network: nn.Module, sample: Sample) -> tuple[Tensor, Sample]:
     """Logits of a sample (class, i, j, k), and the sample without its image, which would only take memory."""
-    told = {} if sample.told is None else {"told": sample.told}
-    return network(sample.image, **told)[0].half(), sample._replace(image=sample.image[:, :, :0])
+    return network(sample.image, **_told(sample))[0].half(), sample._replace(image=sample.image[:, :, :0])
+
+
+def _told(sample: Sample) -> dict[str, Any]:
+    return {} if sample.told is None else {"told": sample.told}
 
 
 def _log_frequencies(targets: list[Tensor], classes: int) -> Tensor:

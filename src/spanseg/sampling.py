@@ -44,6 +44,12 @@ class LabelledScan:
     centre: int = -1
 
 
+STILL = SynthOptions(
+    rotation=0, scaling=0, shear=0, shift_mm=0, elastic_mm=0, bias=0, gamma=0, noise=0, thick=0, ghost=0
+)
+"""Scans are looked at as they are."""
+
+
 class RealScans:
     """Draws deformed real scans with the generator's bias field, blur and noise; sides are exchanged with their ids.
 

@@ -25,17 +25,13 @@ from spanseg.interfaces import Source
 from spanseg.labelled import read_labelled
 from spanseg.machine import peak_memory_bytes
 from spanseg.network_predictor import NetworkPredictor
-from spanseg.sampling import GENTLE, RealScans
+from spanseg.sampling import GENTLE, STILL, RealScans
 from spanseg.schemes import find_scheme
 from spanseg.segmenter import SegmentOptions, segment_scan
 from spanseg.sources import synth_options, teller
 from spanseg.synth import SynthOptions
 from spanseg.train import Trainer
 
-STILL = SynthOptions(
-    rotation=0, scaling=0, shear=0, shift_mm=0, elastic_mm=0, bias=0, gamma=0, noise=0, thick=0, ghost=0
-)
-"""People on whom the learning curve is followed are looked at as they are."""
 RISING = 0.005
 """A curve that gained more Dice than this in its tail has not converged; within this of its best it has arrived."""
 TAIL = 1 / 6

@@ -170,13 +170,18 @@ def adapt(
     splits.write(folder, trained, held_out, [start])
     adapter_request.write(folder, request)
     recipe["train"]["steps"] = steps
-    section = {key: value for key, value in recipe["train"].items() if key != "start"}
-    trainer = Trainer(network, reward, source, options_from(TrainOptions, section, "train"), folder)
+    trainer = Trainer(network, reward, source, _train_options(recipe), folder)
     trainer.run(report=report, until_s=began + options.budget_s)
     weights = with_volumes(network.eval(), trainer.ema, still, volumes)
     checkpoint.save(folder, {name: value.half() for name, value in weights.items()}, recipe)
     (folder / "state.safetensors").unlink(missing_ok=True)
     return folder / checkpoint.DELTA
+
+
+def _train_options(recipe: dict[str, Any]) -> TrainOptions:
+    section = {key: value for key, value in recipe["train"].items() if key != "start"}
+    options: TrainOptions = options_from(TrainOptions, section, "train")
+    return options
 
 
 def _request(pairs: Sequence[ScanWithTruth], recipe: dict[str, Any], options: AdaptOptions) -> dict[str, Any]:

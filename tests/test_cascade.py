@@ -143,6 +143,15 @@ def test_each_network_of_a_chain_is_told_its_own_facts(takes, tmp_path):
         predictor.engine(canvas)
 
 
+def test_a_first_network_that_is_told_other_facts_is_refused_in_training(maps, tmp_path):
+    told = tissue_recipe() | {"tokens": {"name": "knowledge", "stages": ["decoder0"], "facts": ["sex"]}}
+    checkpoint.save(tmp_path, dict(model.build(told).named_parameters()), told)
+    with pytest.raises(SpansegError, match="is told sex, the recipe's network nothing; train both with the same"):
+        sources.sources(structure_recipe(tmp_path), maps, "cpu")
+    same = structure_recipe(tmp_path) | {"tokens": told["tokens"]}
+    assert sources.sources(same, maps, "cpu")[0].draw(0, 0).image.shape[1] == 5
+
+
 def test_a_recipe_without_its_first_network_is_refused(maps):
     recipe = structure_recipe("")
     with pytest.raises(SpansegError, match=r"cascade\.tissue"):

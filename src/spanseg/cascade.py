@@ -18,6 +18,7 @@ from spanseg.errors import SpansegError
 from spanseg.interfaces import Sample, Source
 from spanseg.labelled import RealOptions, chosen_pairs
 from spanseg.participants import participant_of
+from spanseg.told import TAKES
 
 
 class Cascaded:
@@ -92,11 +93,21 @@ def cascaded(recipe: dict[str, Any], source: Source) -> Source:
 
     Of the runs in ``[cascade] folds`` each looks at the real people that it was not trained on. What is cached between
     draws and runs are these networks, not what they find: a scan is deformed anew in each draw, and its tissue with it.
+
+    Raises:
+        SpansegError: the first network is told other facts than this one, and samples tell these alone.
     """
     folder = first_run(recipe)
     if folder is None:
         return source
-    return Cascaded(source, checkpoint.restore(folder)[1], model.inputs_of(recipe), _out_of_fold(recipe))
+    before, network = checkpoint.restore(folder)
+    facts = [one["tokens"].get("facts", TAKES) if "tokens" in one else None for one in (before, recipe)]
+    if facts[0] is not None and (facts[1] is None or set(facts[0]) != set(facts[1])):
+        raise SpansegError(
+            f"{folder}: this tissue network is told {', '.join(facts[0])}, the recipe's network "
+            f"{', '.join(facts[1] or ['nothing'])}; train both with the same [tokens] facts, or the first told nothing."
+        )
+    return Cascaded(source, network, model.inputs_of(recipe), _out_of_fold(recipe))
 
 
 def _out_of_fold(recipe: dict[str, Any]) -> dict[str, nn.Module]:

@@ -160,7 +160,7 @@ def adapt(
     labelled = read_labelled(pairs, options.labels, model.protocol_of(recipe))
     left_out = sorted({index for scan in labelled for index in scan.unlabelled}) if options.keep_unlabelled else []
     still = _as_they_are(labelled, recipe)
-    volumes = soft_volumes(network.eval(), still, left_out)
+    volumes = soft_volumes(network, still, left_out)
     source = _source(labelled, found, maps, recipe, options)
     step_s = _measure(network, reward, source)
     left_s = options.budget_s - (time.monotonic() - began)
@@ -172,7 +172,7 @@ def adapt(
     recipe["train"]["steps"] = steps
     trainer = Trainer(network, reward, source, _train_options(recipe), folder)
     trainer.run(report=report, until_s=began + options.budget_s)
-    weights = with_volumes(network.eval(), trainer.ema, still, volumes)
+    weights = with_volumes(network, trainer.ema, still, volumes)
     checkpoint.save(folder, {name: value.half() for name, value in weights.items()}, recipe)
     (folder / "state.safetensors").unlink(missing_ok=True)
     return folder / checkpoint.DELTA

@@ -84,12 +84,14 @@ def with_volumes(
 
 def _odds_against(network: nn.Module, samples: Sequence[Sample], index: int) -> Tensor:
     """Logarithm of the odds against a class in each voxel of some samples, one after the other."""
-    found = []
+    found, was_training = [], network.training
+    network.eval()
     for sample in samples:
         with torch.no_grad():
             logits = network(sample.image, **_told(sample))[0].float()
         others = torch.cat([logits[:index], logits[index + 1 :]]).logsumexp(0)
         found.append((others - logits[index]).flatten())
+    network.train(was_training)
     return torch.cat(found)
 
 

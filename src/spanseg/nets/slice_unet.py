@@ -1,7 +1,6 @@
 """A plain 2-D U-Net that labels a canvas slice by slice: what a promptable network of slices is measured against."""
 
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import ClassVar
 
 import torch
@@ -10,11 +9,13 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from spanseg.errors import SpansegError
+from spanseg.nets._layers import Layers
+from spanseg.nets.unet import UNet
 from spanseg.slice_prompts import PLANES
 
 
-class SliceUNet(nn.Module):
-    """Two 3×3 convolutions a level, max-pooling down, transposed convolutions up, skips by concatenation.
+class SliceUNet(UNet):
+    """The plain U-Net in two dimensions.
 
     It sees no farther across its slices than to their neighbours; instance norm looks at each slice alone.
 
@@ -36,6 +37,7 @@ class SliceUNet(nn.Module):
         torch.Size([1, 3, 7, 5, 10])
     """
 
+    layers = Layers(nn.Conv2d, nn.ConvTranspose2d, nn.InstanceNorm2d, F.max_pool2d)
     pairs: ClassVar[dict[str, tuple[str, ...]]] = {"none": ("full", "decoder", "frozen_encoder")}
 
     def __init__(
@@ -49,46 +51,13 @@ class SliceUNet(nn.Module):
     ) -> None:
         if plane not in PLANES:
             raise SpansegError(f"nets.SliceUNet takes a plane of {', '.join(PLANES)}, not '{plane}'.")
-        super().__init__()
-        self.widths, self.plane, self.neighbours = tuple(widths), plane, neighbours
-        seen = in_channels * (3 if neighbours else 1)
-        self.encoder = nn.ModuleList(_Double(fine, coarse) for fine, coarse in pairwise((seen, *widths)))
-        self.up = nn.ModuleList(nn.ConvTranspose2d(coarse, fine, 2, stride=2) for fine, coarse in pairwise(widths))
-        self.decoder = nn.ModuleList(_Double(2 * width, width) for width in widths[:-1])
-        self.classify = nn.Conv2d(widths[0], out_channels, 1)
+        super().__init__(in_channels=in_channels * (3 if neighbours else 1), out_channels=out_channels, widths=widths)
+        self.plane, self.neighbours = plane, neighbours
 
     @property
     def stride(self) -> int:
         """Any canvas will do: slices are padded."""
         return 1
-
-    @property
-    def stages(self) -> dict[str, int]:
-        """Names of the stages, in the order in which they run, with their channels."""
-        *skipped, bottom = self.widths
-        coded = {f"encoder{level}": width for level, width in enumerate(skipped)}
-        decoded = {f"decoder{level}": skipped[level] for level in reversed(range(len(skipped)))}
-        return coded | {"bottleneck": bottom} | decoded
-
-    def stage_module(self, stage: str) -> nn.Module:
-        """The module that returns the features of a stage."""
-        coded = {f"encoder{level}": block for level, block in enumerate(self.encoder[:-1])}
-        decoded = {f"decoder{level}": block for level, block in enumerate(self.decoder)}
-        return (coded | {"bottleneck": self.encoder[-1]} | decoded)[stage]
-
-    def attention_blocks(self, stage: str) -> list[nn.Module]:
-        """No stage of this network has attention of its own."""
-        return []
-
-    def groups(self) -> dict[str, list[nn.Parameter]]:
-        """All parameters by role; the bottleneck is the encoder's, skip paths have none."""
-        modules = {
-            "encoder": (self.encoder,),
-            "skips": (),
-            "decoder": (self.up, self.decoder),
-            "head": (self.classify,),
-        }
-        return {name: [p for part in parts for p in part.parameters()] for name, parts in modules.items()}
 
     def forward(
         self, image: Float[Tensor, "batch channel i j k"], slices: Int[Tensor, "batch slice"] | None = None
@@ -116,23 +85,3 @@ class SliceUNet(nn.Module):
         steps = (-1, 0, 1) if self.neighbours else (0,)  # beyond the border lies the last slice again
         seen = [volume[subject, (which + step).clamp(0, depth - 1)] for step in steps]
         return torch.cat(seen, 2).flatten(0, 1)
-
-    def _logits(self, x: Tensor) -> Tensor:
-        skips = []
-        for block in self.encoder[:-1]:
-            skips.append(block(x))
-            x = F.max_pool2d(skips[-1], 2)
-        x = self.encoder[-1](x)
-        for level in reversed(range(len(skips))):
-            x = self.decoder[level](torch.cat([skips[level], self.up[level](x)], 1))
-        return self.classify(x)
-
-
-class _Double(nn.Sequential):
-    """Two 3×3 convolutions, each with instance norm and ReLU."""
-
-    def __init__(self, channels: int, width: int) -> None:
-        layers: list[nn.Module] = []
-        for enters in (channels, width):
-            layers += [nn.Conv2d(enters, width, 3, padding=1), nn.InstanceNorm2d(width, affine=True), nn.ReLU()]
-        super().__init__(*layers)

@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from spanseg.nets._layers import Layers
+
 
 class UNet(nn.Module):
     """Two 3×3×3 convolutions a level, max-pooling down, transposed convolutions up, skips by concatenation.
@@ -37,15 +39,26 @@ class UNet(nn.Module):
         "one_hot": ("frozen_encoder",),
     }
 
+    layers: ClassVar[Layers] = Layers(nn.Conv3d, nn.ConvTranspose3d, nn.InstanceNorm3d, F.max_pool3d)
+    """What it is built of; ``slice_unet`` is the same in two dimensions."""
+
     def __init__(
         self, *, in_channels: int, out_channels: int, widths: Sequence[int] = (64, 128, 256, 512, 1024)
     ) -> None:
         super().__init__()
         self.widths = tuple(widths)
-        self.encoder = nn.ModuleList(_Double(fine, coarse) for fine, coarse in pairwise((in_channels, *widths)))
-        self.up = nn.ModuleList(nn.ConvTranspose3d(coarse, fine, 2, stride=2) for fine, coarse in pairwise(widths))
-        self.decoder = nn.ModuleList(_Double(2 * width, width) for width in widths[:-1])
-        self.classify = nn.Conv3d(widths[0], out_channels, 1)
+        self.encoder = nn.ModuleList(self._double(fine, coarse) for fine, coarse in pairwise((in_channels, *widths)))
+        self.up = nn.ModuleList(self.layers.up(coarse, fine, 2, stride=2) for fine, coarse in pairwise(widths))
+        self.decoder = nn.ModuleList(self._double(2 * width, width) for width in widths[:-1])
+        self.classify = self.layers.convolution(widths[0], out_channels, 1)
+
+    def _double(self, channels: int, width: int) -> nn.Sequential:
+        """Two convolutions of 3 voxels along each edge, each with instance norm and ReLU."""
+        made: list[nn.Module] = []
+        for enters in (channels, width):
+            norm = self.layers.norm(width, affine=True)
+            made += [self.layers.convolution(enters, width, 3, padding=1), norm, nn.ReLU()]
+        return nn.Sequential(*made)
 
     @property
     def stride(self) -> int:
@@ -86,20 +99,14 @@ class UNet(nn.Module):
         Args:
             image: normalised image; edge lengths are multiples of ``stride``.
         """
+        return self._logits(image)
+
+    def _logits(self, image: Tensor) -> Tensor:
         x, skips = self.encoder[0](image), []
         for block in self.encoder[1:]:
             skips.append(x)
-            x = block(F.max_pool3d(x, 2))
+            x = block(self.layers.pool(x, 2))
         for level in reversed(range(len(skips))):
             x = self.decoder[level](torch.cat([skips[level], self.up[level](x)], 1))
-        return self.classify(x)
-
-
-class _Double(nn.Sequential):
-    """Two 3×3×3 convolutions, each with instance norm and ReLU."""
-
-    def __init__(self, channels: int, width: int) -> None:
-        layers: list[nn.Module] = []
-        for enters in (channels, width):
-            layers += [nn.Conv3d(enters, width, 3, padding=1), nn.InstanceNorm3d(width, affine=True), nn.ReLU()]
-        super().__init__(*layers)
+        logits: Tensor = self.classify(x)
+        return logits

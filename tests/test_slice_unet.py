@@ -25,14 +25,9 @@ def test_the_groups_hold_every_parameter_once() -> None:
 
 
 def test_stages_run_in_their_order_and_return_their_channels() -> None:
-    network, seen = small(), []
-    for name in network.stages:
-
-        def note(module: nn.Module, args: object, output: torch.Tensor, name: str = name) -> None:
-            seen.append((name, output.shape[1]))
-
-        network.stage_module(name).register_forward_hook(note)
-    assert network(image(9, 6, 14)).shape == (2, 3, 9, 6, 14), "sizes that no level divides"
+    network = small()
+    seen, shape = tiny.stages_seen(network, image(9, 6, 14))
+    assert shape == (2, 3, 9, 6, 14), "sizes that no level divides"
     assert seen == list(network.stages.items())
 
 

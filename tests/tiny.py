@@ -80,3 +80,15 @@ def benchmark(name: str) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def stages_seen(network, image):
+    """Names and channels of the stages of a network in the order in which they run, and the shape of its answer."""
+    seen = []
+    for name in network.stages:
+
+        def note(module, args, output, name=name):
+            seen.append((name, output.shape[1]))
+
+        network.stage_module(name).register_forward_hook(note)
+    return seen, tuple(network(image).shape)

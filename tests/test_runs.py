@@ -186,3 +186,12 @@ def test_real_scans_are_mixed_in(maps, tmp_path):
     assert image.shape == (1, 1, 32, 32, 32)
     assert {0, 1, 2} <= set(target.unique().tolist())
     assert image[0, 0][target[0] > 0].mean() > 2 * image[0, 0][target[0] == 0].mean()
+
+
+def test_a_finished_run_asked_for_more_steps_says_so(tmp_path):
+    recipe = tiny.recipe(steps=2)
+    runs.refuse_other_steps(recipe, tmp_path)
+    checkpoint.save(tmp_path, {}, recipe)
+    runs.refuse_other_steps(recipe, tmp_path)
+    with pytest.raises(SpansegError, match=r"finished after 2 steps, and 5 are asked for; .* or remove"):
+        runs.refuse_other_steps(tiny.recipe(steps=5), tmp_path)

@@ -62,6 +62,26 @@ def train(
     return finish(trainer, recipe, sources(recipe, maps, device)[1])
 
 
+def refuse_other_steps(recipe: dict[str, Any], folder: Path) -> None:
+    """Refuse a recipe whose run in this folder is finished after another number of steps, instead of passing it over.
+
+    Raises:
+        SpansegError: it is.
+    """
+    if not (folder / checkpoint.DELTA).is_file():
+        return
+    done, asked = (_steps(of) for of in (recipes.load(str(folder / "recipe.toml")), recipe))
+    if done != asked:
+        raise SpansegError(
+            f"{folder} holds a run that is finished after {done} steps, and {asked} are asked for; choose another "
+            f"folder with -o, or remove {folder / checkpoint.DELTA} to go on from its last step."
+        )
+
+
+def _steps(recipe: dict[str, Any]) -> int:
+    return int(recipe.get("train", {}).get("steps", TrainOptions.steps))
+
+
 def _with_tissue(
     recipe: dict[str, Any],
     maps: list[PackedMap],

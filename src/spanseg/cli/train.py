@@ -38,6 +38,7 @@ def train(
         print(f"{len(maps)} label maps packed into {pack}")
         return
     folder = out or Path("runs") / Path(recipe).stem
+    runs.refuse_other_steps(chosen, folder)
     print(f"weights: {runs.train(chosen, maps, folder, _Progress(_steps(chosen, folder.name)), device)}")
 
 

@@ -50,6 +50,17 @@ def test_a_kernel_steps_along_its_orthogonal_direction() -> None:
     assert (step * conv.weight.grad.reshape(6, -1)).sum() > 0, "the step must go against the gradient"
 
 
+def test_matrices_of_a_group_that_asks_for_it_step_along_theirs() -> None:
+    torch.manual_seed(0)
+    linear = nn.Linear(8, 8)
+    before = linear.weight.detach().clone()
+    optimiser = MuonAdamW([{"params": list(linear.parameters()), "matrices": True}], lr=0.1, weight_decay=0.0)
+    linear(torch.randn(16, 8)).square().sum().backward()
+    optimiser.step()
+    values = torch.linalg.svdvals(before - linear.weight.detach()) / (0.1 * 0.2 * 8**0.5)
+    assert values.min() > 0.6 and values.max() < 1.3
+
+
 @pytest.mark.parametrize("muon", [True, False])
 def test_decay_alone_shrinks_weights_but_no_bias(muon: bool) -> None:
     conv = nn.Conv3d(2, 3, 3)

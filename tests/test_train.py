@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from spanseg.errors import SpansegError
 from spanseg.interfaces import Sample
@@ -56,6 +57,20 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path: Path, muon: bool, s
     for name, value in whole.trained.items():
         torch.testing.assert_close(second.trained[name], value, rtol=0, atol=1e-6)
         torch.testing.assert_close(second.ema[name], whole.ema[name], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("asked", [False, True])
+def test_weights_of_linear_layers_take_muon_if_asked(tmp_path: Path, asked: bool) -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear, self.table = nn.Linear(4, 4), nn.Embedding(4, 4)
+
+    network = Net()
+    run = Trainer(network, Supervised(0), Cubes(False), TrainOptions(muon_linear=asked), tmp_path)
+    chosen = [one for group in run.optimiser.param_groups if group["matrices"] for one in group["params"]]
+    assert [one is network.linear.weight for one in chosen] == [True] * asked
+    assert sum(len(group["params"]) for group in run.optimiser.param_groups) == 3
 
 
 def test_a_run_stops_when_its_time_is_over_and_goes_on_later(tmp_path: Path) -> None:

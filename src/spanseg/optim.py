@@ -1,4 +1,4 @@
-"""Muon for convolution kernels, AdamW for everything else, in one optimiser.
+"""Muon for convolution kernels and, if asked, linear layers; AdamW for everything else, in one optimiser.
 
 torch's own ``Muon`` takes matrices only; here a kernel (out, in, i, j, k) is the matrix (out, in·i·j·k).
 """
@@ -20,7 +20,8 @@ class MuonAdamW(torch.optim.Optimizer):
         parameters: what to train, or groups of it.
         lr: learning rate of both parts.
         weight_decay: decoupled decay of tensors with more than one axis.
-        muon: ``False`` gives plain AdamW.
+        muon: ``False`` gives plain AdamW. A group of parameters may say ``"matrices": True``: its matrices take
+            Muon's steps too.
     """
 
     def __init__(
@@ -31,7 +32,7 @@ class MuonAdamW(torch.optim.Optimizer):
         muon: bool = True,
     ) -> None:
         given: list[Any] = list(parameters)
-        super().__init__(given, {"lr": lr, "weight_decay": weight_decay, "muon": muon})
+        super().__init__(given, {"lr": lr, "weight_decay": weight_decay, "muon": muon, "matrices": False})
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
@@ -43,7 +44,8 @@ class MuonAdamW(torch.optim.Optimizer):
                 if parameter.ndim > 1:
                     parameter.mul_(1 - group["lr"] * group["weight_decay"])
                 is_kernel = parameter.ndim > 2 and parameter[0, 0].numel() > 1
-                if group["muon"] and is_kernel:
+                is_wanted = is_kernel or (group["matrices"] and parameter.ndim == 2)
+                if group["muon"] and is_wanted:
                     self._muon(parameter, parameter.grad, group["lr"])
                 else:
                     self._adamw(parameter, parameter.grad, group["lr"])

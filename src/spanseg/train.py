@@ -33,6 +33,7 @@ class TrainOptions:
         decay: share of the steps, at the end, in which the rate falls to 0 along a half cosine; 1 is a full cosine.
         weight_decay: decoupled weight decay.
         muon: Muon for convolution kernels instead of AdamW.
+        muon_linear: Muon for the weights of linear layers too, of which transformers are made.
         ema: decay of the averaged weights.
         clip: largest norm of the gradient.
         bf16: bf16 autocast.
@@ -53,6 +54,7 @@ class TrainOptions:
     decay: float = 1.0
     weight_decay: float = 0.01
     muon: bool = True
+    muon_linear: bool = False
     ema: float = 0.998
     clip: float = 5.0
     bf16: bool = False
@@ -97,7 +99,7 @@ class Trainer:
             folder,
         )
         self.trained = {name: p for name, p in network.named_parameters() if p.requires_grad}
-        parameters = _by_rate(network, list(self.trained.values()), options.head_rate)
+        parameters = _groups(network, list(self.trained.values()), options)
         self.optimiser = MuonAdamW(parameters, options.lr, options.weight_decay, options.muon)
         self.ema = {name: parameter.detach().clone() for name, parameter in self.trained.items()}
         self.step, self.best, self.stale = 0, -1.0, 0
@@ -222,15 +224,18 @@ class Trainer:
             self.optimiser.state[self.trained[name]][slot] = value.to(device if value.ndim else "cpu")
 
 
-def _by_rate(network: nn.Module, trained: list[nn.Parameter], head_rate: float) -> list[dict[str, Any]]:
-    """Groups of the optimiser: the head apart from all else, if its rate differs."""
-    if head_rate == 1:
-        return [{"params": trained}]
+def _groups(network: nn.Module, trained: list[nn.Parameter], options: TrainOptions) -> list[dict[str, Any]]:
+    """Groups of the optimiser: the head apart if its rate differs, weights of linear layers apart if they take Muon."""
     backbone: Any = getattr(network, "backbone", network)
-    head = {id(parameter) for parameter in backbone.groups()["head"]}
+    head = {id(parameter) for parameter in backbone.groups()["head"]} if options.head_rate != 1 else set()
+    layers = [part for part in network.modules() if isinstance(part, nn.Linear)] if options.muon_linear else []
+    linear = {id(layer.weight) for layer in layers}
+    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    for parameter in trained:
+        groups.setdefault((id(parameter) in head, id(parameter) in linear), []).append(parameter)
     return [
-        {"params": [parameter for parameter in trained if id(parameter) not in head]},
-        {"params": [parameter for parameter in trained if id(parameter) in head], "times": head_rate},
+        {"params": inside, "times": options.head_rate if in_head else 1.0, "matrices": is_linear}
+        for (in_head, is_linear), inside in groups.items()
     ]
 
 

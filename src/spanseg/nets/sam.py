@@ -34,7 +34,7 @@ _SIZES = {
     "base": _size(16, _image(768, 12, 12, 14, (2, 5, 8, 11)), 256, {"mlp_dim": 2048, "num_attention_heads": 8}),
     "large": _size(16, _image(1024, 24, 16, 14, (5, 11, 17, 23)), 256, {"mlp_dim": 2048, "num_attention_heads": 8}),
     "huge": _size(16, _image(1280, 32, 16, 14, (7, 15, 23, 31)), 256, {"mlp_dim": 2048, "num_attention_heads": 8}),
-    "small": _size(8, _image(128, 4, 4, 10, (1, 3)), 64, {"mlp_dim": 256, "num_attention_heads": 4}),
+    "small": _size(8, _image(128, 4, 4, 10, (1, 3)), 128, {"mlp_dim": 256, "num_attention_heads": 4}),
     "tiny": _size(4, _image(16, 2, 2, 2, (1,)), 16, {"mlp_dim": 16, "num_attention_heads": 2}, mask=8),
 }
 

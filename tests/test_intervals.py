@@ -59,6 +59,11 @@ def test_a_structure_that_was_not_found_may_be_there():
     assert (lost.low_mm3, lost.high_mm3) == (0.0, 100.0)
 
 
+def test_a_lost_structure_that_everybody_has_gets_no_interval():
+    lost = StructureVolume(17, "Left-Hippocampus", 0.4, 0.0)
+    assert Intervals({"Left-Hippocampus": (0.8, 1.2)}).around(lost) == lost
+
+
 def test_what_has_no_volume_or_no_factors_has_no_interval():
     intervals = Intervals({"IntraCranialVol": (0.9, 1.1)})
     stripped = StructureVolume(0, "IntraCranialVol", None, None, "skull-stripped")

@@ -19,6 +19,7 @@ from spanseg.measures import brain_ml
 from spanseg.plain_names import plain_name
 from spanseg.quality import QualityTable, Usual, Weight
 from spanseg.report import render_report
+from spanseg.result import OFF_CANVAS
 from spanseg.volume import Volume
 
 LABELS = results.ball_labels()
@@ -127,10 +128,32 @@ def test_a_low_score_warns_and_changes_no_label():
     scan, bad = unsure()
     strict = dataclasses.replace(TABLE, intercept=-1.0)
     graded = quality.with_quality(scan, bad, strict)
-    assert graded.labels is bad.labels and graded.tissue is bad.tissue and graded.volumes == bad.volumes
+    assert (
+        graded.labels is bad.labels
+        and graded.tissue is bad.tissue
+        and [row.mm3 for row in graded.volumes] == [row.mm3 for row in bad.volumes]
+    )
     assert graded.warnings[-1].startswith("Quality 0.")
     assert "the network is unsure in the deep nuclei" in graded.warnings[-1]
     json.dumps(graded.details["quality"])  # it goes into the sidecar
+
+
+def off_canvas():
+    return SCAN, dataclasses.replace(RESULT, warnings=(OFF_CANVAS,))
+
+
+DECISIVE = {wrong_voxel_size: "voxel size right?", cut_off: "cuts through the brain", off_canvas: "does not fit"}
+
+
+@pytest.mark.parametrize("spoil", DECISIVE, ids=lambda spoil: spoil.__name__)
+def test_wrong_sizes_and_missing_brain_decide_alone(spoil):
+    lenient = dataclasses.replace(TABLE, intercept=50.0)
+    scan, bad = spoil()
+    rows = tuple(dataclasses.replace(row, low_mm3=1.0, high_mm3=2.0) for row in bad.volumes)
+    graded = quality.with_quality(scan, dataclasses.replace(bad, volumes=rows), lenient)
+    assert graded.details["quality"]["score"] == quality.DECIDED < quality.LOW
+    assert DECISIVE[spoil] in graded.details["quality"]["reasons"][0] and "without intervals" in graded.warnings[-1]
+    assert {row.low_mm3 for row in graded.volumes} == {row.high_mm3 for row in graded.volumes} == {None}
 
 
 def test_no_brain_is_measured_and_scores_worst():

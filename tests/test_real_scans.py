@@ -61,9 +61,10 @@ def test_thirty_degrees_of_pitch_leave_the_nuclei_in_place(head, predictor):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_moving_the_canvas_by_8_mm_changes_no_nucleus(predictor):
-    """Every fourth person; the figure over all of them is in docs/experiments.md."""
-    losses = canvas_shift_losses(predictor, every=4)
+    """Every sixth person; the figure over all of them is in docs/experiments.md."""
+    losses = canvas_shift_losses(predictor, every=6)
     assert losses.shape == (3, 12)
     assert np.abs(losses).max() < 0.02, losses.round(3)
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from spanseg.asymmetry import lateral_pairs, volume_mm3
 from spanseg.measures import appearance, brain_ml, cut_edges_mm2
-from spanseg.plain_names import plain_name, row_name
+from spanseg.plain_names import MAY_BE_MISSING, plain_name, row_name
 from spanseg.result import Segmentation, StructureVolume
 
 if TYPE_CHECKING:
@@ -76,8 +76,6 @@ SIGNAL_TO_NOISE = 8.0
 # Volume from probabilities over volume from labels, or the other way round: at 2, half of the larger one lies in voxels
 # that are more probably something else.
 UNSURE_RATIO = 2.0
-# Structures that may rightly be invisible: closed horns of the ventricles, CSF of a skull-stripped scan.
-MAY_BE_MISSING = ("Inferior lateral ventricle", "CSF outside the ventricles")
 # Structures that are missing, unsure or of an unlikely size. Whole brains have 0 to 2 of them; noise, a ball, a ramp, a
 # label map, an image of zeros and half of a brain have 7 to 28.
 MOST_DOUBTFUL = 5

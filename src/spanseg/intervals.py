@@ -22,6 +22,7 @@ import numpy as np
 
 from spanseg.errors import SpansegError
 from spanseg.files import write_text
+from spanseg.plain_names import MAY_BE_MISSING, plain_name
 from spanseg.recipe import dumps
 from spanseg.result import StructureVolume
 
@@ -50,11 +51,14 @@ class Intervals:
     def around(self, row: StructureVolume) -> StructureVolume:
         """The same row with its interval, if there is one for a volume of its name.
 
+        A structure that was not found gets none, unless it may rightly be invisible: zero is no volume to scale.
+
         Example:
             >>> Intervals({"Brain-Stem": (0.9, 1.2)}, 0.0).around(StructureVolume(16, "Brain-Stem", 20e3, 20e3)).low_mm3
             18000.0
         """
-        if row.mm3 is None or row.name not in self.factors:
+        is_lost = not row.mm3_labels and plain_name(row.name) not in MAY_BE_MISSING
+        if row.mm3 is None or row.name not in self.factors or is_lost:
             return row
         raised = row.mm3 + self.floor_mm3
         low, high = (max(0.0, raised * factor - self.floor_mm3) for factor in self.factors[row.name])

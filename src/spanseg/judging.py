@@ -15,8 +15,9 @@ from spanseg.evaluation import CaseScores, rows_of, score_row
 from spanseg.images import read_labels, read_scan
 from spanseg.labels import Protocol
 from spanseg.participants import participant_of
+from spanseg.result import Segmentation
 from spanseg.schemes import find_scheme
-from spanseg.segmenter import Predictor, SegmentOptions, load_model, segment_scan
+from spanseg.segmenter import SegmentOptions, load_model, segment_scan
 from spanseg.stats import MeanInterval, mean_interval
 
 ScanWithTruth = tuple[Path, Path]
@@ -44,6 +45,7 @@ def judge(
     options: SegmentOptions,
     watch: Callable[[Path], None] | None = None,
     tolerance_mm: float = 1.0,
+    seen: Callable[[ScanWithTruth, Segmentation], None] | None = None,
 ) -> tuple[list[CaseScores], Protocol]:
     """Segment scans and score them by their truth.
 
@@ -53,6 +55,7 @@ def judge(
         options: with which model, and how.
         watch: is told each scan before it is segmented.
         tolerance_mm: of the surface Dice.
+        seen: is given each result.
 
     Returns:
         Scores of each scan, and the model's protocol.
@@ -63,19 +66,22 @@ def judge(
     predictor = load_model(options)
     splits.require_unseen(predictor.folder.path, splits.scans_in(scan for scan, _ in pairs))
     cases = []
-    for scan, truth in pairs:
+    for pair in pairs:
         if watch is not None:
-            watch(scan)
-        cases.append(_judge_one(scan, truth, labels, predictor, options, tolerance_mm))
+            watch(pair[0])
+        found = segment_scan(read_scan(pair[0]), predictor, options)
+        cases.append(_judge_one(pair, found, labels, predictor.protocol, tolerance_mm))
+        if seen is not None:
+            seen(pair, found)
     return cases, predictor.protocol
 
 
 def _judge_one(
-    scan: Path, truth: Path, labels: str | None, predictor: Predictor, options: SegmentOptions, tolerance_mm: float
+    pair: ScanWithTruth, found: Segmentation, labels: str | None, protocol: Protocol, tolerance_mm: float
 ) -> CaseScores:
-    found = segment_scan(read_scan(scan), predictor, options).labels
-    crosswalk = find_scheme(labels, predictor.protocol, truth)
-    scores = score_volumes(found, read_labels(truth).volume, predictor.protocol, crosswalk, tolerance_mm, scan.name)
+    scan, truth = pair
+    crosswalk = find_scheme(labels, protocol, truth)
+    scores = score_volumes(found.labels, read_labels(truth).volume, protocol, crosswalk, tolerance_mm, scan.name)
     return CaseScores(scan.name, participant_of(scan), scan.name, truth.name, crosswalk.name, scores)
 
 

@@ -6,6 +6,8 @@ import re
 
 from spanseg.result import StructureVolume
 
+MAY_BE_MISSING = ("Inferior lateral ventricle", "CSF outside the ventricles")
+"""Structures that may rightly be invisible: closed horns of the ventricles, CSF of a skull-stripped scan."""
 _PARCEL = re.compile("ctx-([lr])h-")
 _STRUCTURES = {
     "Inf-Lat-Vent": "Inferior lateral ventricle",

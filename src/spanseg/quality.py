@@ -24,7 +24,7 @@ from spanseg.flags import LIMITS, doubtful_structures
 from spanseg.labels import load_protocol
 from spanseg.measures import appearance, brain_ml, cut_edges_mm2
 from spanseg.plain_names import plain_name
-from spanseg.result import Segmentation
+from spanseg.result import OFF_CANVAS, Segmentation
 
 if TYPE_CHECKING:
     from spanseg.images import Scan
@@ -41,8 +41,14 @@ MOST_UNSURE, MISSED = 0.4, 0.6
 """How far the mean probability of all nuclei, and of one of them, can fall below 1 before no more is counted."""
 MOST_UNUSUAL, MOST_UNLIKE = 3.0, 0.5
 """Where unusual sizes (in standard deviations) and differences of the sides (in shares of their mean) end."""
+DECISIVE = {"brain_size": 0.15, "cut": 0.6, "off_canvas": 1.0}
+"""From here on a measure decides alone, whatever the others say: sizes are wrong, or part of the brain is not there.
+A brain outside 645 to 2033 ml; 30 cm² of brain at the edges of the scan (cropped to its bounding box, it stays below);
+a brain that reaches the border of the network's canvas."""
+DECIDED = 0.5
+"""The highest score that a decisive measure leaves."""
 MOST_REASONS = 4
-OF_THE_SCAN = ("brain_size", "cut", "contrast", "noise", "ghosts")
+OF_THE_SCAN = ("brain_size", "cut", "off_canvas", "contrast", "noise", "ghosts")
 """Measures that say more about the scan than about its result: named first, since they tell what to do."""
 LEAST_WEIGHT = 0.3
 """What lowers the log odds by less is no reason."""
@@ -141,7 +147,7 @@ def dumps(table: QualityTable, about: dict[str, Any]) -> str:
 
 
 def with_quality(scan: Scan, result: Segmentation, table: QualityTable | None) -> Segmentation:
-    """Return the result with ``quality`` among its details, and with a warning if it is low.
+    """Return the result with ``quality`` among its details; if it is low, with a warning and without intervals.
 
     Args:
         scan: the scan as read.
@@ -156,14 +162,23 @@ def with_quality(scan: Scan, result: Segmentation, table: QualityTable | None) -
     details = result.details | {"quality": {"score": round(value, 3), "reasons": why, "features": rounded}}
     if value >= LOW:
         return replace(result, details=details)
-    warning = f"Quality {value:.2f} of 1, the result is probably not usable: {'; '.join(why)}."
-    return replace(result, details=details, warnings=(*result.warnings, warning))
+    warning = (
+        f"Quality {value:.2f} of 1, the result is probably not usable: {'; '.join(why)}. Volumes are given without "
+        "intervals."
+    )
+    bare = tuple(replace(row, low_mm3=None, high_mm3=None) for row in result.volumes)
+    return replace(result, details=details, volumes=bare, warnings=(*result.warnings, warning))
 
 
 def score(features: Features, table: QualityTable) -> float:
     """Probability that a result is good, 0 to 1."""
     log_odds = table.intercept - sum(_against(features, table).values())
-    return float(1 / (1 + np.exp(-np.clip(log_odds, -50, 50))))
+    value = float(1 / (1 + np.exp(-np.clip(log_odds, -50, 50))))
+    return min(value, DECIDED) if _decisive(features) else value
+
+
+def _decisive(features: Features) -> list[str]:
+    return [name for name, limit in DECISIVE.items() if features[name] >= limit]
 
 
 def reasons(features: Features, table: QualityTable) -> list[str]:
@@ -174,6 +189,7 @@ def reasons(features: Features, table: QualityTable) -> list[str]:
     if score(features, table) >= LOW:
         return []
     against = {name: much for name, much in _against(features, table).items() if much >= LEAST_WEIGHT}
+    against |= dict.fromkeys(_decisive(features), math.inf)
     worst = sorted(against, key=lambda name: (name not in OF_THE_SCAN, -against[name]))
     return [_WORDS[name](features[name]) for name in worst[:MOST_REASONS]]
 
@@ -205,6 +221,7 @@ def measure(scan: Scan, result: Segmentation, profile: dict[str, Usual]) -> Feat
         "contrast": -min(max(contrast, -3.0), ENOUGH_CONTRAST),
         "islands": _islands(result),
         "cut": min(sum(cut_edges_mm2(result).values()) / MOST_CUT_MM2, 1.0),
+        "off_canvas": float(OFF_CANVAS in result.warnings),
         **_surroundings(scan, result),
     }
 
@@ -316,6 +333,7 @@ _WORDS: dict[str, Callable[[float], str]] = {
     "cut": lambda value: (
         f"the edge of the scan cuts through the brain ({MOST_CUT_MM2 / 100 * value:.0f} cm²{_up_to(value, 1.0)})"
     ),
+    "off_canvas": lambda _: "the brain does not fit into the field that the network sees: is the voxel size right?",
     "ghosts": lambda value: f"it is not dark beside the head ({100 * value:.0f} % of the brain's brightness)",
     "empty": lambda value: f"{100 * value:.0f} % of what was labelled brain is as dark as air",
 }

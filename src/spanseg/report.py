@@ -83,7 +83,7 @@ def _quality_line(result: Segmentation) -> str:
     """The score, and why it is low if it is."""
     found = result.details.get("quality")
     if not found:
-        return "Quality n/a: these weights come without a table of the quality score."
+        return "Quality n/a: the model folder has no table of the quality score that was fitted to these weights."
     why = f": {'; '.join(found['reasons'])}." if found["reasons"] else " (0 is unusable, 1 is good)"
     return escape(f"Quality {found['score']:.2f}{why}")
 

@@ -7,6 +7,8 @@ from typing import Any
 
 from spanseg.volume import Volume
 
+OFF_CANVAS = "The brain touches the border of the canvas: parts of it may be missing from the result."
+
 
 @dataclass(frozen=True)
 class StructureVolume:

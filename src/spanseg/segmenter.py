@@ -23,7 +23,7 @@ from spanseg.intervals import read_intervals
 from spanseg.labels import Protocol, load_protocol
 from spanseg.machine import instruction_sets
 from spanseg.passes import Looking, View, field_bytes, find_brain
-from spanseg.result import Segmentation, StructureVolume
+from spanseg.result import OFF_CANVAS, Segmentation, StructureVolume
 from spanseg.runtime import Engine, ModelFolder, Words, open_model, peak_bytes
 from spanseg.volume import Orientation, Volume, canonical
 
@@ -206,7 +206,7 @@ def segment_scan(scan: Scan, predictor: Predictor, options: SegmentOptions) -> S
     view, placement = found.view, found.view.placement
     notes += found.notes
     if view.cut_off:
-        warnings.append("The brain touches the border of the canvas: parts of it may be missing from the result.")
+        warnings.append(OFF_CANVAS)
     labelled = labelling.to_scan(view.answer.probabilities, placement, options.probabilities)
     clock.mark("resample")
     changed = labelling.remove_islands(labelled.classes, len(predictor.protocol), image.voxel_volume_mm3)

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from quality_cases import Judged, Plan, judged, real_cases, synthetic_cases
-from spanseg import quality
+from spanseg import quality, splits
 from spanseg.deform import Canvas
 from spanseg.files import write_text
 from spanseg.flags import LIMITS
@@ -85,6 +85,7 @@ def fit(arguments: argparse.Namespace, predictor: Predictor, options: SegmentOpt
     """Fit the score on left-out label maps and write it beside the model."""
     maps = load_packed(arguments.data) if arguments.data.is_file() else read_maps_of(arguments.data, predictor)
     _, left_out = split_maps(maps, LEFT_OUT)
+    splits.require_unseen(predictor.folder.path, splits.maps_in(left_out))
     canvas = Canvas(predictor.folder.canvas_shape, predictor.folder.voxel_mm)
     cases = synthetic_cases(left_out, predictor.protocol, canvas, Plan(arguments.people or 18, arguments.spoilt or 72))
     profile = usual_volumes(maps, predictor.protocol)

@@ -24,6 +24,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
+from calibrate import left_out_maps
 from spanseg.evaluate import score_volumes
 from spanseg.evaluation import CaseScores, Row, rows_of, score_row
 from spanseg.files import write_text
@@ -35,11 +36,13 @@ from spanseg.participants import find_table, read_participants
 from spanseg.result import Segmentation
 from spanseg.runtime import open_model
 from spanseg.schemes import find_scheme
-from spanseg.segmenter import SegmentOptions
+from spanseg.segmenter import SegmentOptions, load_model
 from spanseg.simulate import plain_options, simulate
 
 RECORD = Path(__file__).with_name("validation.json")
 WORST_FALL = 0.02
+LEFT_OUT = 3
+"""Label maps that no default model is trained on."""
 HEADLINE = ("nuclei", "cerebral_white_matter", "cerebral_cortex", "lateral_ventricles")
 TISSUES = ("Gray-Matter", "White-Matter", "Cerebrospinal-Fluid")
 JUDGED = (*HEADLINE, "other_structures", "worst_person_nuclei", *TISSUES)
@@ -57,11 +60,13 @@ def main() -> None:
     parser.add_argument("--every", type=int, default=1, metavar="N", help="take every Nth scan, for a quick look")
     parser.add_argument("--accept", action="store_true", help="record the figures of a candidate that is not worse")
     arguments = parser.parse_args()
-    table = dict(tables(arguments.data, SegmentOptions(model=arguments.model), arguments.every))
+    options = SegmentOptions(model=arguments.model)
+    maps = left_out_maps(arguments.data / "labelmaps", LEFT_OUT, load_model(options))
+    table = dict(tables(arguments.data, maps, options, arguments.every))
     show(table)
     if arguments.every > 1:
         return
-    network, draws = open_model(arguments.model).sha256(), draws_sha256(arguments.data)
+    network, draws = open_model(arguments.model).sha256(), draws_sha256(maps)
     record = json.dumps({"model_sha256": network, "draws_sha256": draws, "table": table}, indent=1) + "\n"
     shipped = json.loads(RECORD.read_text(encoding="utf-8"))
     if shipped["model_sha256"] == network:
@@ -76,20 +81,17 @@ def main() -> None:
     sys.exit(1 if reasons else 0)
 
 
-def draws_sha256(data: Path) -> str:
+def draws_sha256(maps: Sequence[Path]) -> str:
     """Hash of one synthetic head: the generator's, by which figures of different days can be compared."""
     with tempfile.TemporaryDirectory() as scratch:
-        pairs = heads(left_out_maps(data)[:1], "t1", Path(scratch) / "bids", 1)
+        pairs = heads(maps[:1], "t1", Path(scratch) / "bids", 1)
         volumes = [nib.load(path).dataobj for path in pairs[0]]
         return hashlib.sha256(b"".join(np.ascontiguousarray(volume).tobytes() for volume in volumes)).hexdigest()
 
 
-def left_out_maps(data: Path) -> list[Path]:
-    """The label maps that no default model was trained on."""
-    return sorted((data / "labelmaps" / "synthseg").glob("*.nii.gz"))[:3]
-
-
-def tables(data: Path, options: SegmentOptions, every: int) -> Iterator[tuple[str, dict[str, float]]]:
+def tables(
+    data: Path, maps: Sequence[Path], options: SegmentOptions, every: int
+) -> Iterator[tuple[str, dict[str, float]]]:
     """Each group of scans with its mean Dice by row."""
     malc = sorted(pair_scans(data / "malc", data / "malc" / "derivatives"))[::every]
     tissues = Tissues("neuromorphometrics")
@@ -103,7 +105,6 @@ def tables(data: Path, options: SegmentOptions, every: int) -> Iterator[tuple[st
         "ixi, whole heads",
         judged(sorted(pair_scans(data / "ixi", data / "ixi" / "derivatives"))[::every], "muse", options),
     )
-    maps = left_out_maps(data)
     for contrast in ("t1", "t2", "flair"):
         with tempfile.TemporaryDirectory() as scratch:
             pairs = heads(maps, contrast, Path(scratch) / "bids", 2 * len(maps))

@@ -1,9 +1,10 @@
-"""How much clicks help: Dice after 0, 1, 3 and 5 simulated clicks on scans with manual labels.
+"""How much clicks help: Dice after 0, 1, 3 and 5 simulated clicks, or one box, on scans with manual labels.
 
     python benchmarks/clicks.py ../shared/data/malc [--model DIR] [--every 1] [--json FILE]
 
 Each structure starts once from the default model's labels and once from nothing. A click goes where the label is most
-wrong: into the deepest voxel of the largest wrong piece, as in the literature on interactive segmentation.
+wrong: into the deepest voxel of the largest wrong piece, as in the literature on interactive segmentation. The box is
+the smallest that holds the true structure.
 """
 
 import argparse
@@ -50,6 +51,13 @@ def clicked(
     return scores, seconds
 
 
+def boxed(corrector: Corrector, start: np.ndarray, truth: np.ndarray, structure: int) -> float:
+    """Dice after the smallest box round the true structure."""
+    voxels = np.argwhere(truth)
+    corners = tuple(tuple(int(index) for index in corner) for corner in (voxels.min(0), voxels.max(0)))
+    return dice(truth, corrector.correct(start, structure, [Prompt("box", True, corners)]) == structure)
+
+
 def measure(folder: Path, model: str, every: int) -> list[dict[str, Any]]:
     """One row a person, structure and beginning."""
     protocol, rows = load_protocol("aseg"), []
@@ -67,7 +75,7 @@ def measure(folder: Path, model: str, every: int) -> list[dict[str, Any]]:
                     scores, seconds = clicked(corrector, start, where, structure)
                     rows.append(
                         {"case": scan_path.name, "structure": name, "id": structure, "from": beginning}
-                        | {"dice": scores, "seconds": seconds}
+                        | {"dice": scores, "seconds": seconds, "box": boxed(corrector, start, where, structure)}
                     )
         print(scan_path.name, *(f"{row['structure']} {row['dice'][-1]:.2f}" for row in rows[-16:]), flush=True)
     return rows
@@ -80,14 +88,17 @@ def truth_of(path: Path, protocol: Protocol) -> np.ndarray:
 
 def table(rows: list[dict[str, Any]]) -> str:
     """Mean Dice by structure and beginning after 0, 1, 3 and 5 clicks; people are resampled for the interval."""
-    lines = ["structure    from     " + "".join(f"{n} clicks".rjust(10) for n in SHOWN) + "   interval of the last"]
+    lines = [
+        "structure    from     " + "".join(f"{n} clicks".rjust(10) for n in SHOWN) + "   interval of the last     a box"
+    ]
     for name in STRUCTURES:
         for beginning in ("default", "empty"):
             chosen = [row for row in rows if row["structure"] == name and row["from"] == beginning]
             means = [statistics.mean(row["dice"][n] for row in chosen) for n in SHOWN]
             last = mean_interval([row["dice"][CLICKS] for row in chosen], [row["case"] for row in chosen])
             shown = "".join(f"{mean:10.3f}" for mean in means)
-            lines.append(f"{name:12s} {beginning:8s} {shown}   [{last.low:.3f}, {last.high:.3f}]")
+            box = statistics.mean(row["box"] for row in chosen)
+            lines.append(f"{name:12s} {beginning:8s} {shown}   [{last.low:.3f}, {last.high:.3f}]  {box:12.3f}")
     gains = np.diff(np.array([row["dice"] for row in rows]), axis=1).mean(0)
     lines.append("mean change by click: " + ", ".join(f"{gain:+.4f}" for gain in gains))
     seconds = [second for row in rows for second in row["seconds"]]

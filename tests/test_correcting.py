@@ -161,6 +161,14 @@ def test_a_box_decides_inside_it_alone(corrector, monkeypatch):
     assert after[12, 20, 18] == HIPPOCAMPUS
 
 
+def test_a_box_in_which_the_network_sees_nothing_leaves_the_label(corrector, monkeypatch):
+    Sees(corrector.engine, ball(4, (30, 20, 18))).on(corrector, monkeypatch)
+    labels = np.full(SHAPE, WHITE, dtype=np.int32)
+    labels[ball(4, (12, 20, 18))] = HIPPOCAMPUS
+    after = corrector.correct(labels, HIPPOCAMPUS, [Prompt("box", True, ((16, 23, 21), (8, 16, 14)))])
+    np.testing.assert_array_equal(after, labels)
+
+
 def test_a_scribble_adds_every_piece_that_it_touches(corrector, monkeypatch):
     first, second, third = ball(5, (10, 20, 18)), ball(5, (20, 20, 18)), ball(5, (30, 20, 18))
     Sees(corrector.engine, first | second | third).on(corrector, monkeypatch)

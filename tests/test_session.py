@@ -136,6 +136,16 @@ def test_the_corrector_gets_the_prompts_in_force_of_this_structure(session: Sess
     assert corrector.asked == [(17, 1), (18, 1), (17, 2), (17, 2)]
 
 
+def test_what_was_pointed_at_stays_until_it_is_pointed_at_again(session: Session) -> None:
+    corrector = BallCorrector()
+    session.prompt(HIPPOCAMPUS, point(6, 6, 6), corrector)
+    assert session.labels[6, 6, 6] == HIPPOCAMPUS
+    session.prompt(AMYGDALA, point(6, 6, 7), corrector)
+    assert session.labels[6, 6, 7] == AMYGDALA and session.labels[6, 6, 6] == HIPPOCAMPUS
+    session.prompt(AMYGDALA, point(6, 6, 6), corrector)
+    assert session.labels[6, 6, 6] == AMYGDALA
+
+
 def test_a_corrector_that_touches_other_structures_changes_nothing(session: Session) -> None:
     class Careless(BallCorrector):
         def correct(self, labels: np.ndarray, structure: int, prompts: object) -> np.ndarray:

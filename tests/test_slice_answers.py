@@ -111,6 +111,12 @@ def test_fused_classes_share_what_is_left() -> None:
     np.testing.assert_allclose(probabilities.ravel(), [0.2 * 5 / 7, 0.8, 0.2 * 2 / 7])
 
 
+def test_a_no_where_a_class_was_certain_leaves_the_voxel_to_the_others() -> None:
+    probabilities = np.array([0.0, 1.0, 0.0]).reshape(3, 1, 1, 1)
+    fuse(probabilities, 1, {0: np.full((1, 1), 0.01)})
+    np.testing.assert_allclose(probabilities.ravel(), [0.495, 0.01, 0.495])
+
+
 def test_a_prompt_is_carried_as_far_as_the_structure_goes() -> None:
     seen = SeenCanvas(Seeing(), canvas())
     reached = seen.carried(1, {5: prompts_of([Click((4, 6), True)])})
@@ -184,9 +190,11 @@ def test_a_negative_point_and_a_box_change_what_they_may(run: Path) -> None:
     assert without[25, 20, 16] == 0 and without[16, 20, 16] == HIPPOCAMPUS
     changed = np.argwhere(without != labels)
     assert (np.linalg.norm((changed - [25, 20, 16]) * 2.0, axis=1) <= REACH_MM).all()
-    boxed = made.correct(labels, HIPPOCAMPUS, [Prompt("box", True, ((21, 10, 10), (29, 30, 24)))])
+    boxed = made.correct(labels, HIPPOCAMPUS, [Prompt("box", True, ((14, 10, 10), (29, 30, 24)))])
     assert not (boxed[23:27, 17:25, 13:21] == HIPPOCAMPUS).any() and (boxed[30, 30, 25] == PALLIDUM)
-    np.testing.assert_array_equal(boxed[:21], labels[:21])
+    np.testing.assert_array_equal(boxed[:14], labels[:14])
+    everywhere = made.correct(labels, HIPPOCAMPUS, [Prompt("box", True, ((0, 0, 0), (39, 43, 35)))])
+    assert (everywhere == HIPPOCAMPUS).any(), "a box may be larger than the canvas"
 
 
 def test_the_real_network_answers_within_the_bounds(run: Path) -> None:

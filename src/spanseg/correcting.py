@@ -4,7 +4,8 @@ What a prompt may change is bounded by rule, not by trust in a network:
 
 - a positive point or scribble adds one connected piece that holds it, a negative one removes such a piece, and neither
   reaches farther than :data:`REACH_MM` from the prompt, or a share of its own size where it has a label already;
-- a box decides anew what lies inside it (as far as the network sees it), and nothing else;
+- a box decides anew what lies inside it (as far as the network sees it), and nothing else; a network that sees nothing
+  of the structure there decides nothing;
 - every voxel has one label: what is added is taken from its neighbours, what is removed goes to the nearest of them.
 """
 
@@ -121,7 +122,8 @@ class BoundedCorrector(ABC):
             seen_there = zip(low, high, where, strict=True)
             inside = tuple(slice(max(int(a), s.start), min(int(b), s.stop)) for a, b, s in seen_there)
             after = before.copy()
-            after[inside] = seen[inside]
+            if seen[inside].any():
+                after[inside] = seen[inside]
             return after
         size = self.image.voxel_size_mm
         near = _near(before.shape, newest.voxels, size, REACH_MM)
@@ -195,8 +197,8 @@ class Corrector(BoundedCorrector):
             if one.kind != "box"
             for i, j, k in on_canvas(placement, one.voxels)
         ]
-        box = _box_on_canvas(placement, newest) if said[-1].kind == "box" else None
-        answer = self.engine(np.concatenate([image[None], channels(label, clicks, box)])).astype(np.int16)
+        # A box bounds what may change; told to this network, it made it find less of what is inside.
+        answer = self.engine(np.concatenate([image[None], channels(label, clicks, None)])).astype(np.int16)
         index = self.protocol.class_of(structure)
         lead = answer[index] - np.delete(answer, index, axis=0).max(0)  # by how much it is the likeliest structure
         lead, where = placement.from_canvas(lead, (slice(None), slice(None), slice(None)))
@@ -255,14 +257,6 @@ def on_canvas(placement: Placement, voxels: np.ndarray) -> np.ndarray:
     middle = (np.array(placement.canvas_shape) - 1) / 2
     at_mm = voxels * placement.scan_voxel_mm
     return np.unique(np.rint((at_mm - placement.centre_mm) / placement.canvas_voxel_mm + middle).astype(int), axis=0)
-
-
-def _box_on_canvas(placement: Placement, corners: np.ndarray) -> np.ndarray:
-    """Voxels of the canvas inside a box, boolean."""
-    low, high = on_canvas(placement, corners.min(0)[None])[0], on_canvas(placement, corners.max(0)[None])[0] + 1
-    inside = np.zeros(placement.canvas_shape, dtype=bool)
-    inside[tuple(slice(max(0, int(a)), max(0, int(b))) for a, b in zip(low, high, strict=True))] = True
-    return inside
 
 
 def _near(shape: tuple[int, ...], voxels: np.ndarray, voxel_mm: np.ndarray, reach_mm: float) -> np.ndarray:

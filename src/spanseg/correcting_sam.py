@@ -76,7 +76,7 @@ class SamCorrector(BoundedCorrector):
             names = ", ".join(one.name for one in self.known.structures[1:])
             raise SpansegError(f"this network knows {names}; correct other structures with --model click.")
         placement, seen = self._looked(labels)
-        if not len(self._inside(on_canvas(placement, said[-1].voxels))):
+        if not self._reaches(on_canvas(placement, said[-1].voxels), said[-1].kind):
             edges = " × ".join(f"{n * self.frame.voxel_mm:.0f}" for n in self.frame.shape)
             raise SpansegError(f"this network looks at {edges} mm round the structures it knows; point inside them.")
         label = placement.to_canvas(labels == structure, 0.0) >= 0.5
@@ -128,6 +128,12 @@ class SamCorrector(BoundedCorrector):
             now = slices[number]
             seeds[number] = prompts_of(few, None, seen.logits_of(now[None]) if now.any() else None)
         return seeds
+
+    def _reaches(self, voxels: np.ndarray, kind: str) -> bool:
+        """Whether any voxel of a prompt lies on the canvas; a box holds all that lies between its corners."""
+        if kind == "box":
+            return bool(((voxels.max(0) >= 0) & (voxels.min(0) < np.array(self.frame.shape))).all())
+        return len(self._inside(voxels)) > 0
 
     def _inside(self, voxels: np.ndarray) -> np.ndarray:
         """Those of some voxels that lie on the canvas, shape (voxel, 3)."""

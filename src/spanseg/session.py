@@ -90,6 +90,7 @@ class Session:
         earlier = [event.prompt for event in self._done if event.structure == structure_id]
         answer = np.asarray(corrector.correct(self.labels, structure_id, [*earlier, prompt]))
         self._check_answer(answer, structure_id)
+        answer = self._with_what_was_said(answer, prompt)
         meant = structure_id, prompt, corrector.name
         return self._add("prompt", len(self.events) + 1, meant, between(self.labels, answer), answer)
 
@@ -188,6 +189,14 @@ class Session:
     def _prompted(self) -> np.ndarray:
         """Voxels that prompts in force name, (n, 3)."""
         return np.array([v for event in self._done for v in event.prompt.voxels], dtype=np.int64).reshape(-1, 3)
+
+    def _with_what_was_said(self, answer: np.ndarray, newest: Prompt) -> np.ndarray:
+        """An answer in which voxels that points and scribbles in force name stay as they are, but for the newest's."""
+        spoken = {voxel for event in self._done if event.prompt.kind != "box" for voxel in event.prompt.voxels}
+        kept = np.array(list(spoken - set(newest.voxels)), dtype=np.int64).reshape(-1, 3)
+        answer = answer.copy()
+        answer[tuple(kept.T)] = self.labels[tuple(kept.T)]
+        return answer
 
     def _check_answer(self, answer: np.ndarray, structure_id: int) -> None:
         """A corrector may give voxels to the structure or take them from it, and nothing else."""

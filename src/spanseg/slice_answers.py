@@ -243,9 +243,10 @@ def fuse(probabilities: np.ndarray, index: int, answers: dict[int, np.ndarray]) 
     """
     for number, answer in answers.items():
         row = probabilities[:, number]
-        row *= (1 - answer) / np.maximum(1 - row[index], 1e-6)
+        np.maximum(row, 1e-6, out=row)  # where the class was certain, the others share evenly
+        row[index] = 0
+        row *= (1 - answer) / row.sum(0)
         row[index] = answer
-        row /= np.maximum(row.sum(0), 1e-6)
 
 
 class SliceEngine(NetworkEngine):

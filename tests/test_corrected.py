@@ -13,6 +13,7 @@ from spanseg.corrected import is_saved, save
 from spanseg.corrected_dataset import export_dataset
 from spanseg.dataset_audit import inspect_dataset
 from spanseg.errors import SpansegError
+from spanseg.inputs import find_jobs
 from spanseg.labelled import pair_scans, read_labelled
 from spanseg.prompts import Prompt
 from spanseg.sidecar import file_sha256
@@ -105,3 +106,28 @@ def test_scans_with_any_name_are_exported_under_a_bids_name(tmp_path: Path) -> N
     assert (tmp_path / "bids" / "sub-t1crop" / "anat" / "sub-t1crop_T1w.nii.gz").is_file()
     with pytest.raises(SpansegError, match="would both be exported as sub-t1crop"):
         export_dataset(cases, PROTOCOL, tmp_path / "bids")
+
+
+def test_what_corrections_keep_is_no_scan_unless_it_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for number, name in enumerate(("anna", "ben")):
+        write_scan(tmp_path / f"{name}.nii.gz", seed=number)
+    for out in (Path("spanseg-corrected"), Path()):
+        case = find_cases(Path(), out)[0]
+        session = begin(case)
+        click(session, (HIPPOCAMPUS, (6, 6, 6)))
+        save(session)
+        session.close()
+        export_dataset([case], PROTOCOL, out / "export")
+        for other in (Path("results"), out):
+            assert [job.path.name for job in find_jobs([Path()], other)] == ["anna.nii.gz", "ben.nii.gz"]
+        assert [case.name for case in find_cases(Path(), out)] == ["anna", "ben"]
+        assert [job.path.name for job in find_jobs([out / "export"], Path("results"))] == ["sub-anna_T1w.nii.gz"]
+        assert [job.path for job in find_jobs([case.session], Path("results"))] == [case.start]
+
+
+def test_folders_of_other_people_are_scans_whatever_they_are_called(tmp_path: Path) -> None:
+    for folder in ("session", "export"):
+        write_scan(tmp_path / folder / f"{folder}.nii.gz")
+        (tmp_path / folder / "session.json").write_text('{"format": "of somebody else"}', encoding="utf-8")
+    assert [job.path.parent.name for job in find_jobs([tmp_path], tmp_path / "out")] == ["export", "session"]

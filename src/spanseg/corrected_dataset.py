@@ -12,13 +12,13 @@ from spanseg.cases import Case
 from spanseg.corrected import has_labels
 from spanseg.errors import SpansegError
 from spanseg.images import read_scan, write_image
-from spanseg.inputs import stem_of
+from spanseg.inputs import EXPORT, stem_of
 from spanseg.labels import Protocol
 from spanseg.outputs import label_table
 from spanseg.pairing import case_key
 
 _BIDS_VERSION = "1.9.0"
-_README = """# Scans with corrected labels
+_README = f"""# {EXPORT}
 
 Made by spanseg from correction sessions. Train on them with: spanseg adapt --from default --to THIS_FOLDER
 
@@ -55,7 +55,7 @@ def export_dataset(cases: Sequence[Case], protocol: Protocol, folder: Path) -> l
         _copy(case.saved[-1], labels[-1].with_name(f"{name}_desc-corrected_dseg.json"))
     files.write_text(derivative / "desc-corrected_dseg.tsv", label_table(protocol, ()))
     files.write_text(derivative / "dataset_description.json", _description("spanseg corrections", "derivative"))
-    files.write_text(folder / "dataset_description.json", _description("Scans with corrected labels", "raw"))
+    files.write_text(folder / "dataset_description.json", _description(EXPORT, "raw"))
     files.write_text(folder / "README.md", _README)
     rows = [f"{name}_{suffix}\t{case.scan.name}\n" for case, (_, name, suffix) in zip(chosen, names, strict=True)]
     files.write_text(folder / "scans.tsv", "".join(["scan\tfile\n", *rows]))

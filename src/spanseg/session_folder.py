@@ -17,10 +17,11 @@ from spanseg.claims import take_claim
 from spanseg.errors import SpansegError
 from spanseg.events import EventLog, now
 from spanseg.images import Scan, read_labels, read_scan, write_labels
+from spanseg.inputs import SESSION
 from spanseg.labels import Protocol
 from spanseg.session import Session
 
-FORMAT = "spanseg session 1"
+FORMAT = f"{SESSION} 1"
 _GRID_MM = 1e-4
 
 

@@ -329,6 +329,14 @@ def test_ids_that_nobody_knows_are_refused_by_id_or_mapped_by_a_scheme(case: Cas
     assert [session.voxels_of(value) for value in (17, 3)] == [49, 49]
     assert "9999" in session.notes[-1]
     session.close()
+    begin(case, Beginning(labels, str(table))).close()
+    begin(case).close()
+    table.write_text(table.read_text(encoding="utf-8").replace("b\t3", "b\t42"), encoding="utf-8")
+    with pytest.raises(SpansegError, match=r"began with other labels .* or by another scheme"):
+        begin(case, Beginning(labels, str(table)))
+    other = shutil.copyfile(table, tmp_path / "other.tsv")
+    with pytest.raises(SpansegError, match="or by another scheme"):
+        begin(case, Beginning(labels, str(other)))
 
 
 @pytest.mark.parametrize("moved", ["shape", "place"])

@@ -50,7 +50,7 @@ def open_session(
         if case.record.is_file():
             record = _read_record(case.record)
             _require_same_scan(record, case, scan, protocol)
-            wish.require_same(record["start"], case.record)
+            wish.require_same(record, case.record, scan, protocol)
         else:
             record = _begin(case, scan, protocol, believes, wish)
         session = _load(case, scan, protocol, record, believes)

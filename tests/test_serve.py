@@ -4,6 +4,7 @@ import base64
 import gzip
 import io
 import json
+import os
 import re
 import signal
 import subprocess
@@ -218,6 +219,33 @@ def test_uploads_and_what_is_no_json_are_refused(page: TestClient) -> None:
     for content in (b"", b"{", b"\xff", b"[" * 100_000, b'{"events": 1' + b"0" * 5000 + b"}"):
         assert "not JSON" in error_of(page.post("/api/undo", content=content, headers=kind), 400)
     assert "not an object" in error_of(page.post("/api/undo", content=b"[]", headers=kind), 400)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no file names that are no text")
+def test_a_file_name_that_is_no_text_is_opened_saved_and_exported(desk: Desk, tmp_path: Path) -> None:
+    write_scan(tmp_path / "in" / os.fsdecode(b"m\xfcller.nii.gz"))
+    made = desk_of(tmp_path)
+    client = client_of(made)
+    names = [row["name"] for row in client.get("/api/cases").json()["cases"]]
+    assert names == ["anna", "ben", "m\udcfcller"]
+    sent = json.dumps({"case": names[2]}).encode()  # as a browser escapes it
+    kind = {"content-type": "application/json"}
+    assert client.post("/api/open", content=sent, headers=kind).json()["case"] == names[2]
+    client.post("/api/prompt", json=POINT | {"events": 0})
+    assert client.post("/api/save", json={}).json()["files"][0] == f"{names[2]}_desc-corrected_dseg.nii.gz"
+    for _ in range(2):
+        folder = Path(client.post("/api/export", json={}).json()["folder"])
+    (pair,) = pair_scans(folder, folder / "derivatives")
+    assert re.fullmatch(r"sub-mller[0-9a-f]{6}_T1w\.nii\.gz", pair[0].name)
+    made.close()
+
+
+def test_half_a_character_in_a_request_is_refused_in_a_sentence(page: TestClient) -> None:
+    kind = {"content-type": "application/json"}
+    opened = page.post("/api/open", content=rb'{"case": "\ud800"}', headers=kind)
+    assert "there is no case" in error_of(opened, 404)
+    body = json.dumps(POINT | {"events": 0, "kind": "\ud800"}).encode()
+    assert "a prompt is one of" in error_of(page.post("/api/prompt", content=body, headers=kind), 400)
 
 
 def test_bodies_over_a_megabyte_are_refused_whether_announced_or_in_chunks(page: TestClient) -> None:

@@ -26,6 +26,7 @@ from spanseg.cases import find_cases
 from spanseg.cli.main import main
 from spanseg.dataset_audit import inspect_dataset
 from spanseg.errors import SpansegError
+from spanseg.files import host
 from spanseg.labelled import pair_scans
 from spanseg.serve import application as applications
 from spanseg.serve.application import application
@@ -120,6 +121,26 @@ def test_cases_are_listed_and_only_one_is_open(page: TestClient, desk: Desk, tmp
     assert "another process" in error_of(page.post("/api/open", json={"case": "anna"}), 400)
     assert page.get("/api/state").json()["case"] == "ben"  # what was open stays open
     other.close()
+
+
+def test_a_case_that_was_taken_away_is_opened_again(page: TestClient, desk: Desk, tmp_path: Path) -> None:
+    page.post("/api/prompt", json=POINT | {"events": 0})
+    claim = tmp_path / "out" / "anna" / "session" / ".claim"
+    claim.unlink()
+    other = desk_of(tmp_path)
+    other.open({"case": "anna"})
+    other.prompt(POINT | {"events": 1})
+    held = claim.read_bytes()
+    claim.write_text(f"{host()} {os.getppid()} abc", encoding="utf-8")  # another process has it
+    assert "open it again" in error_of(page.post("/api/prompt", json=POINT | {"events": 1}), 400)
+    assert page.get("/api/cases").json()["open"] is None  # a page that is loaded anew opens it
+    assert "another process" in error_of(page.post("/api/open", json={"case": "anna"}), 400)
+    assert page.get("/api/state").json()["events"] == 1
+    claim.write_bytes(held)
+    other.close()
+    assert page.post("/api/open", json={"case": "anna"}).json()["events"] == 2
+    assert page.post("/api/prompt", json=POINT | {"events": 2}).json()["state"]["events"] == 3
+    assert page.get("/api/cases").json()["open"] == "anna"
 
 
 def test_saved_cases_are_exported_as_scans_to_train_on(page: TestClient, tmp_path: Path) -> None:

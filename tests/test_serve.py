@@ -20,10 +20,9 @@ import pytest
 from fastapi.testclient import TestClient
 
 import fake_corrector
-from fake_corrector import AMYGDALA, HIPPOCAMPUS, PROTOCOL, SHAPE, BallCorrector, FakeBelief, write_labels, write_scan
+from fake_corrector import AMYGDALA, HIPPOCAMPUS, PROTOCOL, SHAPE, BallCorrector, FakeBelief, write_scan
 from spanseg.beginnings import Beginning
 from spanseg.cases import find_cases
-from spanseg.cli.main import main
 from spanseg.dataset_audit import inspect_dataset
 from spanseg.errors import SpansegError
 from spanseg.files import host
@@ -32,7 +31,6 @@ from spanseg.serve import application as applications
 from spanseg.serve.application import application
 from spanseg.serve.desk import Desk, Means
 from spanseg.serve.guard import MOST_BYTES
-from spanseg.serve.running import listen
 
 TOKEN, PORT = "a-secret-of-this-test", 8765
 PROGRAM = [sys.executable, str(Path(fake_corrector.__file__)), "serve"]
@@ -314,38 +312,6 @@ def test_the_page_and_its_files_are_served_from_a_fixed_list(desk: Desk, monkeyp
     assert client.get("/assets/page.js").headers["content-type"].startswith("text/javascript")
     for path in ("/assets/other.js", "/assets/%2e%2e/%2e%2e/desk.py", "/assets//page.js", "/index.html"):
         error_of(client.get(path), 404)
-
-
-def test_only_this_computer_can_reach_the_port_and_a_taken_one_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with listen() as listener:
-        host, port = listener.getsockname()
-        assert host == "127.0.0.1"
-        assert exit_code(tmp_path, monkeypatch, write_scan(tmp_path / "head.nii.gz"), "--port", port) == 2
-    assert f"port {port} cannot be used" in capsys.readouterr().err
-
-
-def test_the_command_refuses_what_it_cannot_correct(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    scan, labels = write_scan(tmp_path / "head.nii.gz"), write_labels(tmp_path / "mine.nii.gz", {5: 9999})
-    assert exit_code(tmp_path, monkeypatch, scan, "--labels", labels) == 2
-    assert "[9999]" in capsys.readouterr().err
-    write_labels(labels, affine=np.diag([3.0, 3, 3, 1]))
-    assert exit_code(tmp_path, monkeypatch, scan, "--labels", labels) == 2
-    assert "not on the grid of the scan" in capsys.readouterr().err
-    assert exit_code(tmp_path, monkeypatch, scan, "--labels", labels, "--empty") == 2
-    assert exit_code(tmp_path, monkeypatch, tmp_path / "nothing.nii.gz") == 2
-    assert not (tmp_path / "out").exists()
-
-
-def exit_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *words: object) -> int:
-    monkeypatch.setattr("spanseg.beliefs.ModelBelief", FakeBelief)
-    monkeypatch.setattr("spanseg.correcting.Corrector", BallCorrector)
-    with pytest.raises(SystemExit) as caught:
-        main(["serve", *map(str, words), "--no-browser", "-o", str(tmp_path / "out")])
-    return int(caught.value.code or 0)
 
 
 class Server:

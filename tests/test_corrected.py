@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 from fake_corrector import AMYGDALA, HIPPOCAMPUS, PROTOCOL, BallCorrector, begin, click, write_scan
-from spanseg.cases import find_cases
+from spanseg.cases import Case, find_cases
 from spanseg.corrected import is_saved, save
 from spanseg.corrected_dataset import export_dataset
 from spanseg.dataset_audit import inspect_dataset
 from spanseg.errors import SpansegError
+from spanseg.inputs import find_jobs
 from spanseg.labelled import pair_scans, read_labelled
 from spanseg.prompts import Prompt
 from spanseg.sidecar import file_sha256
@@ -91,17 +92,94 @@ def test_exported_cases_are_labelled_scans_that_can_be_trained_on(tmp_path: Path
         assert counts.tolist() == [int((expected[scan.name] == s.id).sum()) for s in PROTOCOL.structures]
 
 
-def test_scans_with_any_name_are_exported_under_a_bids_name(tmp_path: Path) -> None:
-    for name in ("t1_crop.nii.gz", "t1 crop.nii.gz"):
-        write_scan(tmp_path / "in" / name)
-    cases = find_cases(tmp_path / "in", tmp_path / "out")
+def saved(tmp_path: Path, *names: str) -> list[Case]:
+    """Cases in one output folder, each given alone, with labels that were saved."""
+    cases = [find_cases(write_scan(tmp_path / "in" / name), tmp_path / "out")[0] for name in names]
     for case in cases:
         session = begin(case)
         save(session)
         session.close()
-    assert [path.name for path in export_dataset(cases[:1], PROTOCOL, tmp_path / "bids")] == [
-        "sub-t1crop_desc-corrected_dseg.nii.gz"
-    ]
-    assert (tmp_path / "bids" / "sub-t1crop" / "anat" / "sub-t1crop_T1w.nii.gz").is_file()
-    with pytest.raises(SpansegError, match="would both be exported as sub-t1crop"):
-        export_dataset(cases, PROTOCOL, tmp_path / "bids")
+    return cases
+
+
+def pairs_of(folder: Path) -> dict[str, str]:
+    """Which scans are trained on, by the name of their labels."""
+    return {truth.name.split("_desc")[0]: scan.name for scan, truth in pair_scans(folder, folder / "derivatives")}
+
+
+def test_scans_of_any_name_and_of_several_commands_are_exported_side_by_side(tmp_path: Path) -> None:
+    names = ("t1 crop.nii.gz", "t1_crop.nii.gz", "日本.nii.gz", "東京.nii.gz", "anna.nii")
+    for case in saved(tmp_path, *names):
+        for _ in range(2):  # again is the same
+            (label,) = export_dataset([case], PROTOCOL, tmp_path / "bids")
+    assert label.name == "sub-anna_desc-corrected_dseg.nii.gz"
+    pairs = pairs_of(tmp_path / "bids")
+    assert len(pairs) == len(names) and sum(name.startswith("sub-t1crop") for name in pairs) == 2
+    rows = [line.split("\t") for line in (tmp_path / "bids" / "scans.tsv").read_text(encoding="utf-8").splitlines()]
+    assert rows[0] == ["scan", "file", "case"] and [row[1] for row in rows[1:]] == list(names)
+    assert {row[0] for row in rows[1:]} == {name.partition(".")[0] for name in pairs.values()}
+
+
+def test_two_scans_with_one_name_are_refused_in_one_command_and_in_two(tmp_path: Path) -> None:
+    first, second = saved(tmp_path, "sub-01_T1w.nii.gz", "sub-01_crop_T1w.nii.gz")
+    with pytest.raises(SpansegError, match="sub-01_T1w and sub-01_crop_T1w would both be exported as sub-01;"):
+        export_dataset([first, second], PROTOCOL, tmp_path / "bids")
+    export_dataset([first], PROTOCOL, tmp_path / "bids")
+    with pytest.raises(SpansegError, match="sub-01_T1w and sub-01_crop_T1w would both be exported as sub-01;"):
+        export_dataset([second], PROTOCOL, tmp_path / "bids")
+    assert pairs_of(tmp_path / "bids") == {"sub-01": "sub-01_T1w.nii.gz"}
+
+
+def test_a_scan_keeps_the_contrast_that_it_was_exported_with_first(tmp_path: Path) -> None:
+    head, flair = saved(tmp_path, "head.nii.gz", "sub-01_FLAIR.nii.gz")
+    export_dataset([head], PROTOCOL, tmp_path / "bids")
+    for _ in range(2):
+        with pytest.raises(SpansegError, match=r"head is exported as T1w.*would pass over sub-01_FLAIR"):
+            export_dataset([head, flair], PROTOCOL, tmp_path / "bids")
+    assert pairs_of(tmp_path / "bids") == {"sub-head": "sub-head_T1w.nii.gz"}
+    for cases in ([flair], [head], [head, flair]):
+        export_dataset(cases, PROTOCOL, tmp_path / "other")
+    assert pairs_of(tmp_path / "other") == {"sub-head": "sub-head_FLAIR.nii.gz", "sub-01": "sub-01_FLAIR.nii.gz"}
+
+
+def test_a_scan_that_was_replaced_is_not_exported_with_the_labels_of_another(tmp_path: Path) -> None:
+    anna, ben = saved(tmp_path, "anna.nii.gz", "ben.nii.gz")
+    write_scan(ben.scan, seed=1)
+    with pytest.raises(SpansegError, match=r"ben\.nii\.gz: this is not the scan any more"):
+        export_dataset([anna, ben], PROTOCOL, tmp_path / "bids")
+    assert not (tmp_path / "bids").exists()
+    ben.saved[-1].write_text("{}", encoding="utf-8")
+    with pytest.raises(SpansegError, match="this record of a correction is damaged"):
+        export_dataset([anna, ben], PROTOCOL, tmp_path / "bids")
+
+
+def test_an_export_whose_table_is_another_is_not_added_to(tmp_path: Path) -> None:
+    (tmp_path / "bids").mkdir()
+    (tmp_path / "bids" / "scans.tsv").write_text("filename\n", encoding="utf-8")
+    with pytest.raises(SpansegError, match="expected the columns scan, file, case"):
+        export_dataset(saved(tmp_path, "anna.nii.gz"), PROTOCOL, tmp_path / "bids")
+
+
+def test_what_corrections_keep_is_no_scan_unless_it_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for number, name in enumerate(("anna", "ben")):
+        write_scan(tmp_path / f"{name}.nii.gz", seed=number)
+    for out in (Path("spanseg-corrected"), Path()):
+        case = find_cases(Path(), out)[0]
+        session = begin(case)
+        click(session, (HIPPOCAMPUS, (6, 6, 6)))
+        save(session)
+        session.close()
+        export_dataset([case], PROTOCOL, out / "export")
+        for other in (Path("results"), out):
+            assert [job.path.name for job in find_jobs([Path()], other)] == ["anna.nii.gz", "ben.nii.gz"]
+        assert [case.name for case in find_cases(Path(), out)] == ["anna", "ben"]
+        assert [job.path.name for job in find_jobs([out / "export"], Path("results"))] == ["sub-anna_T1w.nii.gz"]
+        assert [job.path for job in find_jobs([case.session], Path("results"))] == [case.start]
+
+
+def test_folders_of_other_people_are_scans_whatever_they_are_called(tmp_path: Path) -> None:
+    for folder in ("session", "export"):
+        write_scan(tmp_path / folder / f"{folder}.nii.gz")
+        (tmp_path / folder / "session.json").write_text('{"format": "of somebody else"}', encoding="utf-8")
+    assert [job.path.parent.name for job in find_jobs([tmp_path], tmp_path / "out")] == ["export", "session"]

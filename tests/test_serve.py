@@ -4,6 +4,7 @@ import base64
 import gzip
 import io
 import json
+import os
 import re
 import signal
 import subprocess
@@ -19,18 +20,17 @@ import pytest
 from fastapi.testclient import TestClient
 
 import fake_corrector
-from fake_corrector import AMYGDALA, HIPPOCAMPUS, PROTOCOL, SHAPE, BallCorrector, FakeBelief, write_labels, write_scan
+from fake_corrector import AMYGDALA, HIPPOCAMPUS, PROTOCOL, SHAPE, BallCorrector, FakeBelief, write_scan
 from spanseg.beginnings import Beginning
 from spanseg.cases import find_cases
-from spanseg.cli.main import main
 from spanseg.dataset_audit import inspect_dataset
 from spanseg.errors import SpansegError
+from spanseg.files import host
 from spanseg.labelled import pair_scans
 from spanseg.serve import application as applications
 from spanseg.serve.application import application
 from spanseg.serve.desk import Desk, Means
 from spanseg.serve.guard import MOST_BYTES
-from spanseg.serve.running import listen
 
 TOKEN, PORT = "a-secret-of-this-test", 8765
 PROGRAM = [sys.executable, str(Path(fake_corrector.__file__)), "serve"]
@@ -119,6 +119,26 @@ def test_cases_are_listed_and_only_one_is_open(page: TestClient, desk: Desk, tmp
     assert "another process" in error_of(page.post("/api/open", json={"case": "anna"}), 400)
     assert page.get("/api/state").json()["case"] == "ben"  # what was open stays open
     other.close()
+
+
+def test_a_case_that_was_taken_away_is_opened_again(page: TestClient, desk: Desk, tmp_path: Path) -> None:
+    page.post("/api/prompt", json=POINT | {"events": 0})
+    claim = tmp_path / "out" / "anna" / "session" / ".claim"
+    claim.unlink()
+    other = desk_of(tmp_path)
+    other.open({"case": "anna"})
+    other.prompt(POINT | {"events": 1})
+    held = claim.read_bytes()
+    claim.write_text(f"{host()} {os.getppid()} abc", encoding="utf-8")  # another process has it
+    assert "open it again" in error_of(page.post("/api/prompt", json=POINT | {"events": 1}), 400)
+    assert page.get("/api/cases").json()["open"] is None  # a page that is loaded anew opens it
+    assert "another process" in error_of(page.post("/api/open", json={"case": "anna"}), 400)
+    assert page.get("/api/state").json()["events"] == 1
+    claim.write_bytes(held)
+    other.close()
+    assert page.post("/api/open", json={"case": "anna"}).json()["events"] == 2
+    assert page.post("/api/prompt", json=POINT | {"events": 2}).json()["state"]["events"] == 3
+    assert page.get("/api/cases").json()["open"] == "anna"
 
 
 def test_saved_cases_are_exported_as_scans_to_train_on(page: TestClient, tmp_path: Path) -> None:
@@ -220,6 +240,33 @@ def test_uploads_and_what_is_no_json_are_refused(page: TestClient) -> None:
     assert "not an object" in error_of(page.post("/api/undo", content=b"[]", headers=kind), 400)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no file names that are no text")
+def test_a_file_name_that_is_no_text_is_opened_saved_and_exported(desk: Desk, tmp_path: Path) -> None:
+    write_scan(tmp_path / "in" / os.fsdecode(b"m\xfcller.nii.gz"))
+    made = desk_of(tmp_path)
+    client = client_of(made)
+    names = [row["name"] for row in client.get("/api/cases").json()["cases"]]
+    assert names == ["anna", "ben", "m\udcfcller"]
+    sent = json.dumps({"case": names[2]}).encode()  # as a browser escapes it
+    kind = {"content-type": "application/json"}
+    assert client.post("/api/open", content=sent, headers=kind).json()["case"] == names[2]
+    client.post("/api/prompt", json=POINT | {"events": 0})
+    assert client.post("/api/save", json={}).json()["files"][0] == f"{names[2]}_desc-corrected_dseg.nii.gz"
+    for _ in range(2):
+        folder = Path(client.post("/api/export", json={}).json()["folder"])
+    (pair,) = pair_scans(folder, folder / "derivatives")
+    assert re.fullmatch(r"sub-mller[0-9a-f]{6}_T1w\.nii\.gz", pair[0].name)
+    made.close()
+
+
+def test_half_a_character_in_a_request_is_refused_in_a_sentence(page: TestClient) -> None:
+    kind = {"content-type": "application/json"}
+    opened = page.post("/api/open", content=rb'{"case": "\ud800"}', headers=kind)
+    assert "there is no case" in error_of(opened, 404)
+    body = json.dumps(POINT | {"events": 0, "kind": "\ud800"}).encode()
+    assert "a prompt is one of" in error_of(page.post("/api/prompt", content=body, headers=kind), 400)
+
+
 def test_bodies_over_a_megabyte_are_refused_whether_announced_or_in_chunks(page: TestClient) -> None:
     kind = {"content-type": "application/json"}
     chunks = (b" " * 2**16 for _ in range(17))
@@ -265,38 +312,6 @@ def test_the_page_and_its_files_are_served_from_a_fixed_list(desk: Desk, monkeyp
     assert client.get("/assets/page.js").headers["content-type"].startswith("text/javascript")
     for path in ("/assets/other.js", "/assets/%2e%2e/%2e%2e/desk.py", "/assets//page.js", "/index.html"):
         error_of(client.get(path), 404)
-
-
-def test_only_this_computer_can_reach_the_port_and_a_taken_one_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with listen() as listener:
-        host, port = listener.getsockname()
-        assert host == "127.0.0.1"
-        assert exit_code(tmp_path, monkeypatch, write_scan(tmp_path / "head.nii.gz"), "--port", port) == 2
-    assert f"port {port} cannot be used" in capsys.readouterr().err
-
-
-def test_the_command_refuses_what_it_cannot_correct(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    scan, labels = write_scan(tmp_path / "head.nii.gz"), write_labels(tmp_path / "mine.nii.gz", {5: 9999})
-    assert exit_code(tmp_path, monkeypatch, scan, "--labels", labels) == 2
-    assert "[9999]" in capsys.readouterr().err
-    write_labels(labels, affine=np.diag([3.0, 3, 3, 1]))
-    assert exit_code(tmp_path, monkeypatch, scan, "--labels", labels) == 2
-    assert "not on the grid of the scan" in capsys.readouterr().err
-    assert exit_code(tmp_path, monkeypatch, scan, "--labels", labels, "--empty") == 2
-    assert exit_code(tmp_path, monkeypatch, tmp_path / "nothing.nii.gz") == 2
-    assert not (tmp_path / "out").exists()
-
-
-def exit_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *words: object) -> int:
-    monkeypatch.setattr("spanseg.beliefs.ModelBelief", FakeBelief)
-    monkeypatch.setattr("spanseg.correcting.Corrector", BallCorrector)
-    with pytest.raises(SystemExit) as caught:
-        main(["serve", *map(str, words), "--no-browser", "-o", str(tmp_path / "out")])
-    return int(caught.value.code or 0)
 
 
 class Server:

@@ -27,6 +27,7 @@ from fake_corrector import (
 from fake_corrector import write_labels as write_label_file
 from spanseg import claims
 from spanseg.beginnings import Beginning
+from spanseg.beliefs import read_belief
 from spanseg.cases import Case, find_cases
 from spanseg.errors import SpansegError
 from spanseg.labels import load_protocol
@@ -81,6 +82,25 @@ def test_labels_of_another_model_version_are_asked_for_again_as_belief_only(sess
     reopened = open_session(session.case, PROTOCOL, believes)
     assert believes.asked == 1 and np.array_equal(reopened.labels, session.labels)
     reopened.close()
+
+
+def test_a_damaged_belief_is_asked_for_again_whatever_is_damaged(case: Case) -> None:
+    begin(case).close()
+    whole = case.belief.read_bytes()
+    known = read_belief(case.belief, SHAPE, FakeBelief.sha256)
+    read = 0
+    for index in range(0, len(whole), 7):
+        case.belief.write_bytes(whole[:index] + bytes([whole[index] ^ (1 + index % 255)]) + whole[index + 1 :])
+        found = read_belief(case.belief, SHAPE, FakeBelief.sha256)
+        if found is not None:  # what was hit says nothing
+            read += 1
+            assert found.box == known.box and np.array_equal(found.probabilities, known.probabilities)
+    assert 0 < read < len(whole) / 14
+    believes = FakeBelief()
+    for damaged in (b"", whole[:500], b"\x93NUMPY" + whole, whole[: len(whole) // 2] + bytes(len(whole) // 2)):
+        case.belief.write_bytes(damaged)
+        open_session(case, PROTOCOL, believes).close()
+    assert believes.asked == 4 and case.belief.read_bytes() == whole
 
 
 def test_events_reopen_to_the_same_labels_without_a_corrector(session: Session) -> None:
@@ -319,6 +339,14 @@ def test_ids_that_nobody_knows_are_refused_by_id_or_mapped_by_a_scheme(case: Cas
     assert [session.voxels_of(value) for value in (17, 3)] == [49, 49]
     assert "9999" in session.notes[-1]
     session.close()
+    begin(case, Beginning(labels, str(table))).close()
+    begin(case).close()
+    table.write_text(table.read_text(encoding="utf-8").replace("b\t3", "b\t42"), encoding="utf-8")
+    with pytest.raises(SpansegError, match=r"began with other labels .* or by another scheme"):
+        begin(case, Beginning(labels, str(table)))
+    other = shutil.copyfile(table, tmp_path / "other.tsv")
+    with pytest.raises(SpansegError, match="or by another scheme"):
+        begin(case, Beginning(labels, str(other)))
 
 
 @pytest.mark.parametrize("moved", ["shape", "place"])

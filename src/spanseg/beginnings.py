@@ -12,7 +12,7 @@ from spanseg.errors import SpansegError
 from spanseg.images import Scan, read_labels
 from spanseg.labels import UNKNOWN, Protocol
 from spanseg.schemes import find_scheme
-from spanseg.sidecar import file_sha256
+from spanseg.sidecar import labels_sha256
 
 _GRID_MM = 1e-2
 
@@ -39,20 +39,27 @@ class Beginning:
         if self.scheme is not None and self.labels is None:
             raise SpansegError("--scheme says what the ids of a label file mean; give that file with --labels.")
 
-    def require_same(self, origin: dict[str, Any], where: Path) -> None:
+    def require_same(self, record: dict[str, Any], where: Path, scan: Scan, protocol: Protocol) -> None:
         """Refuse a session that began with other labels than the user asks for; whoever asks for none gets any.
 
+        Args:
+            record: of the session.
+            where: its file, for the message.
+            scan, protocol: on whose grid, and whose ids, the labels are.
+
         Raises:
-            SpansegError: it did.
+            SpansegError: it did, or the labels cannot be read by the scheme that is asked for.
         """
         if self.labels is not None:
-            same = origin.get("sha256") == file_sha256(self.labels)
+            labels, _ = labels_from(self.labels, self.scheme, scan, protocol)
+            same = record["start_sha256"] == labels_sha256(labels)
         else:
-            same = not self.empty or origin.get("from") == "empty"
+            same = not self.empty or record["start"].get("from") == "empty"
         if not same:
             raise SpansegError(
-                f"{where}: the session in this folder began with other labels ({origin.get('name')}); leave out "
-                "--labels and --empty to go on with it, or begin another one in another folder (-o)."
+                f"{where}: the session in this folder began with other labels ({record['start'].get('name')}) or by "
+                "another scheme; leave out --labels, --scheme and --empty to go on with it, or begin another one in "
+                "another folder (-o)."
             )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol as Typing
@@ -98,15 +97,24 @@ class Piece:
 
 def read_belief(path: Path, shape: tuple[int, int, int], model_sha256: str) -> Belief | None:
     """Read what was kept; ``None`` if there is nothing, or it is damaged, of another image or of another model."""
+    kept = _arrays(path)
     try:
-        with np.load(path, allow_pickle=False) as kept:
-            (a, b), (c, d), (e, f) = kept["corners"].tolist()
-            probabilities = kept["probabilities"]
-            known = Belief((slice(a, b), slice(c, d), slice(e, f)), probabilities, shape, str(kept["model_sha256"]))
-            fits = tuple(kept["shape"].tolist()) == shape and probabilities.shape[:3] == (b - a, d - c, f - e)
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
+        (a, b), (c, d), (e, f) = kept["corners"].tolist()
+        probabilities = kept["probabilities"]
+        known = Belief((slice(a, b), slice(c, d), slice(e, f)), probabilities, shape, str(kept["model_sha256"]))
+        fits = tuple(kept["shape"].tolist()) == shape and probabilities.shape[:3] == (b - a, d - c, f - e)
+    except (KeyError, ValueError, TypeError):
         return None
     return known if fits and known.model_sha256 == model_sha256 and probabilities.dtype == np.uint8 else None
+
+
+def _arrays(path: Path) -> dict[str, np.ndarray]:
+    """Everything in a file of arrays; nothing if it cannot be read."""
+    try:
+        with np.load(path, allow_pickle=False) as kept:
+            return dict(kept)
+    except Exception:  # damage shows in as many ways as the system, zip, zlib, Python's tokenizer and NumPy have
+        return {}
 
 
 def next_piece(

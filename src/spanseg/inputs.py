@@ -20,6 +20,14 @@ NOT_SCANS = frozenset(
 """Words in a file name that say: this is a label map or a mask, not a scan."""
 RESULTS = ("_dseg", "_tissue_dseg", "_desc-brain_mask", "_desc-brain", "_probseg", "_desc-facts_std")
 """What follows the stem in the names of the images that spanseg writes."""
+SESSION, EXPORT = "spanseg session", "Scans with corrected labels"
+"""What the record of a correction session says it is, and what the data set of corrected scans is called."""
+_OF_CORRECTIONS = {
+    "session": ("session.json", f'"format": "{SESSION}'),
+    "export": ("dataset_description.json", f'"Name": "{EXPORT}"'),
+}
+"""Folders in which corrections keep copies of scans and labels: the file that tells them, and what it holds."""
+_MARKED_WITHIN = 1000
 _LONGEST_NAME = 255
 """Bytes that file systems take for a name."""
 _LOOKED_AT = 200
@@ -50,7 +58,7 @@ def find_jobs(sources: Sequence[str | Path], out: Path) -> list[Job]:
 
     A file gives its results straight under ``out``; a folder keeps its tree there. From a folder: ``*_T1w`` images if
     there are any, else ``mri/T1.mgz``, else every image that is not a label map or a mask by its name. What lies under
-    ``derivatives`` or ``out``, and what is hidden, is never taken.
+    ``derivatives`` or ``out``, what is hidden, and what corrections keep in folders below it, is never taken.
 
     Raises:
         SpansegError: nothing there, a format that is not read, DICOM, or two scans with one output name.
@@ -117,8 +125,22 @@ def _walk(source: Path, out: Path) -> Iterator[Path]:
             names.clear()
             continue
         seen.add(os.path.realpath(folder))
-        names[:] = sorted(name for name in names if not name.startswith(".") and name != "derivatives")
+        names[:] = sorted(name for name in names if _may_hold_scans(Path(folder) / name))
         yield from (Path(folder) / name for name in sorted(files) if not name.startswith("."))
+
+
+def _may_hold_scans(folder: Path) -> bool:
+    """Whether to look into a folder that nobody named: not if it is hidden, of derivatives, or of corrections."""
+    if folder.name.startswith(".") or folder.name == "derivatives":
+        return False
+    file, mark = _OF_CORRECTIONS.get(folder.name, ("", ""))
+    try:
+        if not file or not (folder / file).is_file():
+            return True
+        with (folder / file).open("rb") as stream:
+            return mark.encode() not in stream.read(_MARKED_WITHIN)
+    except OSError:
+        return True
 
 
 def _refuse_folder(error: OSError) -> None:

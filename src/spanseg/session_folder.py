@@ -17,10 +17,11 @@ from spanseg.claims import take_claim
 from spanseg.errors import SpansegError
 from spanseg.events import EventLog, now
 from spanseg.images import Scan, read_labels, read_scan, write_labels
+from spanseg.inputs import SESSION
 from spanseg.labels import Protocol
 from spanseg.session import Session
 
-FORMAT = "spanseg session 1"
+FORMAT = f"{SESSION} 1"
 _GRID_MM = 1e-4
 
 
@@ -49,7 +50,7 @@ def open_session(
         if case.record.is_file():
             record = _read_record(case.record)
             _require_same_scan(record, case, scan, protocol)
-            wish.require_same(record["start"], case.record)
+            wish.require_same(record, case.record, scan, protocol)
         else:
             record = _begin(case, scan, protocol, believes, wish)
         session = _load(case, scan, protocol, record, believes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -44,29 +45,36 @@ def serve(
 
     protocol, cases = load_protocol(open_model("default").protocol), find_cases(source, out, labels)
     beginning = Beginning(labels, scheme, empty)
-    if labels is not None:
-        labels_from(labels, scheme, read_scan(cases[0].scan), protocol)  # better refused here than on the page
-    means = Means(
-        protocol,
-        ModelBelief(),
-        _answering(model),
-        beginning,
-        restore,
-    )
-    desk = Desk(cases, out, means)
+    if len(cases) == 1:  # better refused here than on the page
+        scan = read_scan(cases[0].scan)
+        if labels is not None:
+            labels_from(labels, scheme, scan, protocol)
+    desk = Desk(cases, out, Means(protocol, ModelBelief(), _answering(model, protocol), beginning, restore))
     _run(desk, port, browser=not no_browser)
     print(f"\nended; sessions and what was saved lie in {out}" if out.is_dir() else "\nended; nothing was saved")
 
 
-def _answering(model: str) -> Callable[[Volume, Protocol], Corrects]:
-    """What answers prompts: an exported click network, or a training run of SAM, which needs PyTorch."""
+def _answering(model: str, protocol: Protocol) -> Callable[[Volume, Protocol], Corrects]:
+    """What answers prompts: an exported click network, or a training run of SAM, which needs PyTorch.
+
+    Raises:
+        SpansegError: the model does not answer prompts, or cannot be loaded.
+    """
+    import numpy as np
+
+    from spanseg.volume import Volume
+
+    made: Callable[[Volume, Protocol], Corrects]
     if (Path(model) / "delta.safetensors").is_file() and not (Path(model) / "model.toml").is_file():
         from spanseg.correcting_sam import SamCorrector
 
-        return lambda scan, protocol: SamCorrector.of_run(scan, protocol, Path(model))
-    from spanseg.correcting import Corrector
+        made = partial(SamCorrector.of_run, run=Path(model))
+    else:
+        from spanseg.correcting import Corrector
 
-    return lambda scan, protocol: Corrector(scan, protocol, model=model)
+        made = partial(Corrector, model=model)
+    made(Volume(np.zeros((2, 2, 2), np.float32), np.eye(4)), protocol)  # better refused here than on the page
+    return made
 
 
 def _run(desk: Desk, port: int, browser: bool) -> None:

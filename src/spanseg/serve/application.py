@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
-from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
@@ -51,6 +50,11 @@ def application(desk: Desk, token: str, port: int) -> FastAPI:
     return app
 
 
+def _json(content: dict[str, Any], status: int = 200) -> Response:
+    """An answer in ASCII: file names and what the page sends may hold what is no text in UTF-8."""
+    return Response(json.dumps(content, allow_nan=False), status, media_type="application/json")
+
+
 def _add_page(app: FastAPI) -> None:
     files = page_files()
     for path, (content, kind) in files.items():
@@ -67,16 +71,16 @@ def _file(content: bytes, kind: str) -> Callable[[], Any]:
 
 
 async def _no_page() -> Response:
-    return JSONResponse({"error": "this installation lacks the built page; build it with: make web"}, status_code=404)
+    return _json({"error": "this installation lacks the built page; build it with: make web"}, 404)
 
 
 async def _health() -> Response:
-    return JSONResponse({"spanseg": __version__, "api": API})
+    return _json({"spanseg": __version__, "api": API})
 
 
 def _told(ask: Callable[[], dict[str, Any]]) -> Callable[[], Any]:
     async def answer() -> Response:
-        return JSONResponse(await run_in_threadpool(ask))
+        return _json(await run_in_threadpool(ask))
 
     return answer
 
@@ -90,7 +94,7 @@ def _sent(draw: Callable[[], bytes]) -> Callable[[], Any]:
 
 def _done(act: Callable[[dict[str, Any]], dict[str, Any]]) -> Callable[[Request], Any]:
     async def answer(request: Request) -> Response:
-        return JSONResponse(await run_in_threadpool(act, await _body(request)))
+        return _json(await run_in_threadpool(act, await _body(request)))
 
     return answer
 
@@ -115,12 +119,12 @@ async def _body(request: Request) -> dict[str, Any]:
 
 async def _refused(request: Request, error: Exception) -> Response:
     status = error.status if isinstance(error, RefusedError) else 400
-    return JSONResponse({"error": str(error)}, status_code=status)
+    return _json({"error": str(error)}, status)
 
 
 async def _unknown(request: Request, error: Exception) -> Response:
     status = error.status_code if isinstance(error, HTTPException) else 400
-    return JSONResponse({"error": _UNKNOWN.get(status, "this request makes no sense here.")}, status_code=status)
+    return _json({"error": _UNKNOWN.get(status, "this request makes no sense here.")}, status)
 
 
 def _living(desk: Desk) -> Callable[[FastAPI], Any]:

@@ -80,20 +80,20 @@ class Desk:
         self._image: bytes | None = None
 
     def cases(self) -> dict[str, Any]:
-        """Names of the cases, which of them have events, and which is open."""
+        """Names of the cases, which of them have events, and which is open and need not be opened again."""
         with self._lock:
             rows = [{"name": case.name, "edited": _is_edited(case)} for case in self._cases.values()]
-            return {"cases": rows, "open": self._open_now and self._session.case.name}
+            return {"cases": rows, "open": self._kept}
 
     def open(self, body: dict[str, Any]) -> dict[str, Any]:
-        """Open a case and close the one before it; the one that is open already stays as it is."""
+        """Open a case and close the one before it; the one that is open already stays, unless another took it."""
         name = body.get("case")
         with self._lock:
             if not isinstance(name, str) or name not in self._cases:
                 raise RefusedError(
                     f"there is no case '{str(name)[:100]}' here; open one of those in the list.", NOT_FOUND
                 )
-            if self._open_now is None or self._session.case.name != name:
+            if self._kept != name:
                 self._open(self._cases[name])
             return self._said()
 
@@ -167,7 +167,9 @@ class Desk:
     def close(self) -> None:
         """Give the open session back."""
         with self._lock:
-            self._leave()
+            if self._open_now is not None:
+                self._session.close()
+            self._open_now = self._state = self._image = None
 
     def _open(self, case: Case) -> None:
         session = open_session(
@@ -178,13 +180,18 @@ class Desk:
         except BaseException:
             session.close()
             raise
-        self._leave()
-        self._open_now = session, corrector
-
-    def _leave(self) -> None:
-        if self._open_now is not None:
+        if self._open_now is not None and self._session.case != case:  # the same one was lost: its claim is the new one
             self._session.close()
-        self._open_now = self._state = self._image = None
+        self._open_now, self._state, self._image = (session, corrector), None, None
+
+    @property
+    def _kept(self) -> str | None:
+        """Name of the open case; ``None`` if there is none, or another process has taken it."""
+        try:
+            self._session.keep()
+        except SpansegError:
+            return None
+        return self._session.case.name
 
     @property
     def _held(self) -> tuple[Session, Corrects]:

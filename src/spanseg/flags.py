@@ -232,7 +232,8 @@ def _contrast(scan: Scan, result: Segmentation) -> list[str]:
         flags.append("Grey and white matter look alike in this scan (low contrast, or uneven brightness).")
     elif looks.contrast < 0:
         flags.append(
-            "Grey matter is brighter than white: this is no adult T1-weighted scan, for which the model is tuned."
+            "Grey matter is brighter than white: this is no adult T1-weighted scan, for which the default model is "
+            "tuned; for T2 and FLAIR there is --model wide."
         )
     if looks.signal_to_noise < SIGNAL_TO_NOISE:
         flags.append(f"The scan is very noisy (signal to noise {looks.signal_to_noise:.1f} in white matter).")

@@ -117,6 +117,9 @@ def test_grey_and_white_matter_alike():
 def test_inverted_contrast():
     scan = dataclasses.replace(SCAN, volume=LABELS.with_data(np.where(LABELS.data > 0, 200 - SCAN.volume.data, 2)))
     assert "no adult T1-weighted scan" in only_flag(scan, RESULT)
+    for name, is_told in (("default", True), ("wide", False)):
+        result = dataclasses.replace(RESULT, details=RESULT.details | {"model": name})
+        assert only_flag(scan, result).endswith("there is --model wide.") is is_told
 
 
 def test_noise_is_flagged_and_an_offset_changes_nothing():

@@ -228,13 +228,11 @@ def _contrast(scan: Scan, result: Segmentation) -> list[str]:
     if looks is None:
         return []
     flags = []
+    advice = " For T2 and FLAIR there is --model wide." if result.details.get("model") == "default" else ""
     if abs(looks.contrast) < CONTRAST_SD:
-        flags.append("Grey and white matter look alike in this scan (low contrast, or uneven brightness).")
+        flags.append(f"Grey and white matter look alike in this scan (low contrast, or uneven brightness).{advice}")
     elif looks.contrast < 0:
-        flags.append(
-            "Grey matter is brighter than white: this is no adult T1-weighted scan, for which the default model is "
-            "tuned; for T2 and FLAIR there is --model wide."
-        )
+        flags.append(f"Grey matter is brighter than white: this is no adult T1-weighted scan.{advice}")
     if looks.signal_to_noise < SIGNAL_TO_NOISE:
         flags.append(f"The scan is very noisy (signal to noise {looks.signal_to_noise:.1f} in white matter).")
     return flags

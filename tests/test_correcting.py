@@ -12,6 +12,7 @@ from spanseg.correcting import REACH_MM, Corrector, relabelled
 from spanseg.errors import SpansegError
 from spanseg.labels import load_protocol
 from spanseg.prompts import Prompt
+from spanseg.runtime import open_model
 from spanseg.segmenter import SegmentOptions, load_model
 from spanseg.volume import Volume, canonical
 
@@ -216,3 +217,7 @@ def test_bad_requests_are_refused_in_one_sentence(corrector, network):
     with pytest.raises(SpansegError, match="spanseg serve"):
         load_model(SegmentOptions(model=network))
     assert "spanseg click" in corrector.name
+
+
+def test_the_shipped_click_network_is_small():
+    assert open_model("click").table["model"]["parameters"] <= 2_000_000

@@ -198,7 +198,7 @@ class Corrector(BoundedCorrector):
             for i, j, k in on_canvas(placement, one.voxels)
         ]
         # A box bounds what may change; told to this network, it made it find less of what is inside.
-        answer = self.engine(np.concatenate([image[None], channels(label, clicks, None)])).astype(np.int16)
+        answer = self.engine(np.concatenate([image[None], channels(label, clicks)])).astype(np.int16)
         index = self.protocol.class_of(structure)
         lead = answer[index] - np.delete(answer, index, axis=0).max(0)  # by how much it is the likeliest structure
         lead, where = placement.from_canvas(lead, (slice(None), slice(None), slice(None)))

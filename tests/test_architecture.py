@@ -34,8 +34,8 @@ LAYERS = (  # imports go down or stay level, never up
     """runtime runtime_torch telling chain passes labelling segmenter swaps centres asymmetry measures flags
     quality report report_pictures sidecar outputs batch_table batch verify evaluation evaluate judging checkpoint
     import_weights import_sam text_tower params splits cascade sources folds train rebalance board runs graph export
-    adapter_request adaptation simulate scanners compare correcting network_predictor slice_answers correcting_sam
-    events beliefs beginnings session session_folder corrected corrected_dataset serve""",
+    adapter_request adaptation simulate scanners compare correcting network_predictor slice_answers slice_engine
+    correcting_sam events beliefs beginnings session session_folder corrected corrected_dataset serve""",
     # 5 doors
     """spanseg __main__ cli""",
 )
@@ -60,12 +60,13 @@ TORCH = {
         "board",
     ),
     *("runs", "graph", "export", "adaptation", "simulate", "scanners", "runtime_torch"),
-    *("network_predictor", "slice_answers", "correcting_sam"),
+    *("network_predictor", "slice_answers", "slice_engine", "correcting_sam"),
     *("cli.params", "cli.train", "cli.adapt", "cli.export", "cli.simulate", "cli.sentences"),
     *("compare", "cli.compare", "cli.fewshot", "cli.cross_domain", "cli.leave_one_centre_out"),
 }
 EXEMPT = {  # loaded for --device cuda, and for a trained SAM, only
     ("segmenter", "runtime_torch"),
+    ("segmenter", "slice_engine"),
     ("cli.serve", "correcting_sam"),
 }
 WITHOUT_TORCH = {"numpy", "scipy", "nibabel", "PIL", "typer", "rich", "click", "spanseg", *sys.stdlib_module_names}

@@ -162,12 +162,47 @@ def test_a_box_decides_inside_it_alone(corrector, monkeypatch):
     assert after[12, 20, 18] == HIPPOCAMPUS
 
 
+ROUND_THE_BALL = Prompt("box", True, ((16, 24, 22), (8, 16, 14)))
+
+
 def test_a_box_in_which_the_network_sees_nothing_leaves_the_label(corrector, monkeypatch):
     Sees(corrector.engine, ball(4, (30, 20, 18))).on(corrector, monkeypatch)
     labels = np.full(SHAPE, WHITE, dtype=np.int32)
     labels[ball(4, (12, 20, 18))] = HIPPOCAMPUS
-    after = corrector.correct(labels, HIPPOCAMPUS, [Prompt("box", True, ((16, 23, 21), (8, 16, 14)))])
-    np.testing.assert_array_equal(after, labels)
+    np.testing.assert_array_equal(corrector.correct(labels, HIPPOCAMPUS, [ROUND_THE_BALL]), labels)
+
+
+def test_a_box_round_a_label_removes_what_sticks_out_and_keeps_the_rest(corrector, monkeypatch):
+    Sees(corrector.engine, ball(3, (12, 20, 18))).on(corrector, monkeypatch)
+    labels = np.full(SHAPE, WHITE, dtype=np.int32)
+    labels[ball(4, (12, 20, 18))] = HIPPOCAMPUS
+    right = labels.copy()
+    labels[17:25, 20, 18] = HIPPOCAMPUS
+    np.testing.assert_array_equal(corrector.correct(labels, HIPPOCAMPUS, [ROUND_THE_BALL]), right)
+
+
+def test_a_box_round_a_part_of_a_label_leaves_the_rest(corrector, monkeypatch):
+    Sees(corrector.engine, ball(4, (12, 20, 18))).on(corrector, monkeypatch)
+    labels = np.full(SHAPE, WHITE, dtype=np.int32)
+    labels[ball(4, (12, 20, 18)) | ball(4, (21, 20, 18))] = HIPPOCAMPUS
+    np.testing.assert_array_equal(corrector.correct(labels, HIPPOCAMPUS, [ROUND_THE_BALL]), labels)
+
+
+def test_a_scrap_of_a_label_in_a_box_gives_way_to_the_network(corrector, monkeypatch):
+    Sees(corrector.engine, ball(4, (12, 20, 18))).on(corrector, monkeypatch)
+    labels = np.full(SHAPE, WHITE, dtype=np.int32)
+    labels[8:10, 16:18, 14:16] = HIPPOCAMPUS
+    after = corrector.correct(labels, HIPPOCAMPUS, [ROUND_THE_BALL])
+    assert after[12, 20, 18] == HIPPOCAMPUS and after[8, 16, 14] == WHITE
+
+
+def test_a_network_that_was_trained_with_boxes_goes_before_a_label(corrector, monkeypatch):
+    Sees(corrector.engine, ball(3, (12, 20, 18))).on(corrector, monkeypatch)
+    monkeypatch.setattr(corrector, "knows_boxes", True)
+    labels = np.full(SHAPE, WHITE, dtype=np.int32)
+    labels[ball(4, (12, 20, 18))] = HIPPOCAMPUS
+    after = corrector.correct(labels, HIPPOCAMPUS, [ROUND_THE_BALL])
+    assert after[12, 20, 18] == HIPPOCAMPUS and after[8, 20, 18] == WHITE
 
 
 def test_a_scribble_adds_every_piece_that_it_touches(corrector, monkeypatch):

@@ -13,10 +13,9 @@ from spanseg.clicks import Click
 from spanseg.correcting import REACH_MM
 from spanseg.correcting_sam import SamCorrector
 from spanseg.errors import SpansegError
-from spanseg.images import scan_of
 from spanseg.labels import load_protocol
 from spanseg.prompts import Prompt
-from spanseg.slice_answers import SeenCanvas, fuse, labelled, prompts_of, segment_slices
+from spanseg.slice_answers import SeenCanvas, fuse, labelled, prompts_of
 from spanseg.slice_prompts import SlicePrompts
 from spanseg.volume import Volume
 
@@ -227,11 +226,3 @@ def test_what_it_cannot_answer_is_said_in_one_sentence(run: Path, tmp_path: Path
     checkpoint.save(tmp_path, dict(model.build(other).named_parameters()), other)
     with pytest.raises(SpansegError, match="backbone sam"):
         SamCorrector.of_run(scan(), load_protocol("aseg"), tmp_path)
-
-
-def test_a_scan_is_segmented_and_the_policy_of_each_structure_recorded(run: Path) -> None:
-    result = segment_slices(scan_of(scan()), run, "adaptive")
-    assert result.labels.data.shape == scan().shape and result.protocol == "subcortical"
-    names = [structure.name for structure in load_protocol("subcortical").structures[1:]]
-    assert list(result.details["prompts"]) == names
-    assert set(result.details["prompts"].values()) <= {"none", "box", "point"}

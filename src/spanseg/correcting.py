@@ -4,7 +4,8 @@ What a prompt may change is bounded by rule, not by trust in a network:
 
 - a positive point or scribble adds one connected piece that holds it, a negative one removes such a piece, and neither
   reaches farther than :data:`REACH_MM` from the prompt, or a share of its own size where it has a label already;
-- a box decides anew what lies inside it (as far as the network sees it), and nothing else; a network that sees nothing
+- a box round most of a label removes what sticks out of it; inside it is decided anew (as far as the network sees it)
+  where hardly any of the structure is labelled, or if the network was trained with boxes; a network that sees nothing
   of the structure there decides nothing;
 - every voxel has one label: what is added is taken from its neighbours, what is removed goes to the nearest of them.
 """
@@ -31,6 +32,10 @@ REACH_MM = 30.0
 MENDED_SHARE, MENDED_MM = 0.6, (2.5, 6.0)
 """How far they may where the structure has a label within :data:`REACH_MM` already, which is mended, not made anew: a
 share of the radius of a ball of its size, and the least and the most. Of small structures the network knows less."""
+POOR_SHARE = 0.5
+"""A label inside a box that is smaller than this share of what the network finds there gives way to it."""
+BOXED_SHARE = 2 / 3
+"""A box that holds this share of a label is round the whole structure: what sticks out is too much."""
 FAINT = -200.0
 """Where a structure trails the likeliest one by more than this (of 255), a positive prompt takes up no more than its
 own voxels."""
@@ -57,6 +62,9 @@ class BoundedCorrector(ABC):
         protocol: names the structures.
         name: the network, its version and hash, and the engine.
     """
+
+    knows_boxes = False
+    """Whether the network was trained with boxes: its answer goes before a label then, not only where there is none."""
 
     def __init__(self, scan: Volume, protocol: Protocol, name: str) -> None:
         self.protocol, self.shape = protocol, scan.shape
@@ -118,13 +126,7 @@ class BoundedCorrector(ABC):
         seen = np.zeros_like(before)
         seen[where] = answer
         if newest.kind == "box":
-            low, high = newest.voxels.min(0), newest.voxels.max(0) + 1
-            seen_there = zip(low, high, where, strict=True)
-            inside = tuple(slice(max(int(a), s.start), min(int(b), s.stop)) for a, b, s in seen_there)
-            after = before.copy()
-            if seen[inside].any():
-                after[inside] = seen[inside]
-            return after
+            return self._boxed(before, seen, where, newest)
         size = self.image.voxel_size_mm
         near = _near(before.shape, newest.voxels, size, REACH_MM)
         volume_mm3 = float((before & near).sum() * size.prod())
@@ -138,6 +140,26 @@ class BoundedCorrector(ABC):
         wanted |= pointed & (before != newest.positive)
         after = before.copy()
         after[box] ^= _pieces_with(wanted[box], pointed[box])
+        return after
+
+    def _boxed(
+        self, before: np.ndarray, seen: np.ndarray, where: tuple[slice, slice, slice], newest: Said
+    ) -> np.ndarray:
+        """The structure after a box: what is inside, and without what sticks out if the box is round all of it."""
+        low, high = newest.voxels.min(0), newest.voxels.max(0) + 1
+        inside = tuple(slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
+        covered = zip(low, high, where, strict=True)
+        looked_at = tuple(slice(max(int(a), s.start), min(int(b), s.stop)) for a, b, s in covered)
+        after = before.copy()
+        labelled, found = int(before[inside].sum()), int(seen[looked_at].sum())
+        if found and (self.knows_boxes or labelled < POOR_SHARE * found):
+            after[looked_at] = seen[looked_at]
+        if labelled >= BOXED_SHARE * before.sum():
+            reach = np.ceil(REACH_MM / self.image.voxel_size_mm).astype(int)
+            round_it = tuple(slice(max(int(a), 0), int(b)) for a, b in zip(low - reach, high + reach, strict=True))
+            kept = after[inside].copy()
+            after[round_it] = False
+            after[inside] = kept
         return after
 
 

@@ -43,6 +43,8 @@ class SamCorrector(BoundedCorrector):
         version: of its weights, for the record.
     """
 
+    knows_boxes = True
+
     def __init__(
         self,
         scan: Volume,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import functools
 from typing import Any
 
 from torch import nn
@@ -10,8 +10,8 @@ from torch import nn
 from spanseg import model
 from spanseg.facts import Facts
 from spanseg.intervals import Intervals
-from spanseg.runtime import ModelFolder, Words
-from spanseg.runtime_torch import NetworkEngine
+from spanseg.runtime import Words
+from spanseg.runtime_torch import NetworkEngine, described
 from spanseg.segmenter import Predictor
 from spanseg.sources import teller
 
@@ -27,19 +27,16 @@ class NetworkPredictor(Predictor):
 
     def __init__(self, recipe: dict[str, Any], network: nn.Module, engine: NetworkEngine | None = None) -> None:
         self.protocol = model.protocol_of(recipe)
-        canvas = model.canvas_of(recipe)
-        table = {
-            "model": {"name": "in training", "version": "0", "licence": "not stated", "protocol": self.protocol.name},
-            "canvas": {"shape": list(canvas.shape), "voxel_mm": canvas.voxel_mm},
-            "labels": {"ids": self.protocol.ids.tolist()},
-            "runtime": {"peak_mib": 1},
-        }
-        self.folder = ModelFolder(Path(), table)
+        self.folder = described(recipe)
         self.intervals = Intervals()
         self.engine = engine or NetworkEngine(network, "cpu", centre=0)
         tell = teller(recipe)
         self._teller = None if tell is None else _AsWords(tell)  # type: ignore[assignment]
-        self.identity = {"model": "in training"}
+
+    @functools.cached_property
+    def identity(self) -> dict[str, Any]:
+        """A network in memory has no file that could be named."""
+        return {"model": "in training"}
 
 
 class _AsWords:

@@ -126,9 +126,9 @@ def open_model(name_or_path: str) -> ModelFolder:
     Raises:
         SpansegError: there is none, or the folder is incomplete or damaged.
     """
-    shipped = Path(str(resources.files("spanseg"))) / "models" / name_or_path
+    shipped = _shipped(name_or_path)
     try:
-        path = shipped if name_or_path.isidentifier() and shipped.is_dir() else Path(name_or_path)
+        path = shipped if _is_shipped(name_or_path) else Path(name_or_path)
         if not path.exists():
             names = ", ".join(sorted(one.name for one in shipped.parent.iterdir() if (one / "model.toml").is_file()))
             raise SpansegError(
@@ -153,6 +153,23 @@ def open_model(name_or_path: str) -> ModelFolder:
     except OSError as error:
         raise SpansegError(f"{name_or_path}: this model folder cannot be read ({error.strerror}).") from error
     return folder
+
+
+def is_run(name_or_path: str) -> bool:
+    """Whether this is a finished training run: no shipped model and no exported one."""
+    path = Path(name_or_path)
+    is_known = _is_shipped(name_or_path) or (path / "model.toml").is_file()
+    return (path / "delta.safetensors").is_file() and not is_known
+
+
+def _is_shipped(name: str) -> bool:
+    """Whether there is a shipped model of this name."""
+    return name.isidentifier() and _shipped(name).is_dir()
+
+
+def _shipped(name: str) -> Path:
+    """Where a shipped model of this name lies."""
+    return Path(str(resources.files("spanseg"))) / "models" / name
 
 
 def _check_table(folder: ModelFolder) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -48,6 +49,36 @@ class NetworkEngine:
         return (probabilities * 255).round().to(torch.uint8)[0].cpu().numpy()
 
 
+def require_device(device: str) -> None:
+    """Refuse a device that PyTorch cannot use here.
+
+    Raises:
+        SpansegError: PyTorch or the device is missing, or there is no device of this name.
+    """
+    try:
+        import torch
+    except ImportError as error:
+        raise SpansegError(f"--device {device} needs PyTorch: pip install -c constraints.txt '.[train]'.") from error
+    if device not in ("cpu", "cuda"):
+        raise SpansegError(f"device must be cpu or cuda, not '{device}'.")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise SpansegError("--device cuda: PyTorch finds no CUDA device here; use --device cpu.")
+
+
+def described(recipe: dict[str, Any]) -> ModelFolder:
+    """What a model folder would say of a recipe's network, for one that was never exported."""
+    from spanseg import model
+
+    protocol, canvas = model.protocol_of(recipe), model.canvas_of(recipe)
+    table = {
+        "model": {"name": "in training", "version": "0", "licence": "not stated", "protocol": protocol.name},
+        "canvas": {"shape": list(canvas.shape), "voxel_mm": canvas.voxel_mm},
+        "labels": {"ids": protocol.ids.tolist()},
+        "runtime": {"peak_mib": 1},
+    }
+    return ModelFolder(Path(), table)
+
+
 class TorchEngine(NetworkEngine):
     """The network of a model folder on a CUDA device.
 
@@ -60,12 +91,7 @@ class TorchEngine(NetworkEngine):
     """
 
     def __init__(self, folder: ModelFolder, precision: str = "auto") -> None:
-        try:
-            import torch
-        except ImportError as error:
-            raise SpansegError("--device cuda needs PyTorch: pip install -c constraints.txt '.[train]'.") from error
-        if not torch.cuda.is_available():
-            raise SpansegError("--device cuda: PyTorch finds no CUDA device here; use --device cpu.")
+        require_device("cuda")
         from spanseg import checkpoint, model
         from spanseg import recipe as recipes
 

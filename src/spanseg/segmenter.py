@@ -24,7 +24,7 @@ from spanseg.labels import Protocol, load_protocol
 from spanseg.machine import instruction_sets
 from spanseg.passes import Looking, View, field_bytes, find_brain
 from spanseg.result import OFF_CANVAS, Segmentation, StructureVolume
-from spanseg.runtime import Engine, ModelFolder, Words, open_model, peak_bytes
+from spanseg.runtime import Engine, ModelFolder, Words, is_run, open_model, peak_bytes
 from spanseg.volume import Orientation, Volume, canonical
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class SegmentOptions:
     """How scans are segmented.
 
     Args:
-        model: name of a shipped model or a model folder.
+        model: name of a shipped model, a model folder, or a finished training run of SAM.
         precision: ``f32``, ``bf16`` or ``auto``.
         threads: threads of the network; ``None`` takes all cores.
         max_memory_bytes: refuse before loading when a scan needs more; ``None`` for no limit of our own.
@@ -53,6 +53,8 @@ class SegmentOptions:
         lesion_mask: image whose voxels above 0 are lesion.
         probabilities: keep the class probabilities in the result.
         flip: segment the mirror image too and take the mean: twice the network's time, a little better.
+        prompts: what a training run of SAM may prompt itself with: ``none``, ``box``, ``point`` or ``adaptive`` (boxes,
+            then points; taken where ``None`` is given).
         centre_note: how the model was chosen for a centre, kept as a note; empty if it was not.
     """
 
@@ -69,22 +71,19 @@ class SegmentOptions:
     probabilities: bool = False
     centre_note: str = ""
     flip: bool = False
+    prompts: str | None = None
 
 
 class Predictor:
     """A loaded model, ready for any number of scans."""
 
     def __init__(self, options: SegmentOptions) -> None:
-        self.folder: ModelFolder = open_model(options.model)
-        if self.folder.answers_prompts:
-            raise SpansegError(
-                f"{options.model}: this network answers clicks and segments nothing by itself; use it with "
-                "'spanseg serve', or segment with another model."
-            )
+        if is_run(options.model):
+            self.folder, self.engine = _run(options)
+        else:
+            self.folder, self.engine = _exported(options)
         self.protocol: Protocol = load_protocol(self.folder.protocol)
         self.intervals = read_intervals(self.folder.path, self.folder.sha256())
-        _check_memory(options, self.folder)
-        self.engine = _engine(self.folder, options)
         self._teller: Teller | None = _teller(self.folder)
 
     @functools.cached_property
@@ -100,13 +99,46 @@ class Predictor:
             "precision": self.engine.precision,
             "threads": self.engine.threads,
             "instruction_sets": instruction_sets(),
-        }
+        } | ({"prompted_by": self.engine.policy} if hasattr(self.engine, "policy") else {})
+
+    def remarks(self) -> dict[str, Any]:
+        """What else the record keeps of the model, and what prompted each structure of the last scan, if it can be."""
+        names = [structure.name for structure in self.protocol.structures]
+        used = getattr(self.engine, "used", {})
+        said = {"licence": self.folder.table["model"]["licence"], "model_title": self.folder.title}
+        return said | ({"prompts": {names[index]: kind for index, kind in used.items()}} if used else {})
 
     def words_for(self, options: SegmentOptions) -> list[Words]:
         """The sentences that one scan is segmented with; none for a model that is told nothing."""
         if self._teller is None:
             return []
         return self._teller.words(options.facts, options.facts_policy, options.tell_diagnosis)
+
+
+def _exported(options: SegmentOptions) -> tuple[ModelFolder, Any]:
+    """A model folder, and what runs its network."""
+    folder = open_model(options.model)
+    if folder.answers_prompts:
+        raise SpansegError(
+            f"{options.model}: this network answers clicks and segments nothing by itself; use it with "
+            "'spanseg serve', or segment with another model."
+        )
+    if options.prompts is not None:
+        raise SpansegError(f"{options.model}: this model takes no prompts; --prompts is for training runs of SAM.")
+    _check_memory(options, folder)
+    return folder, _engine(folder, options)
+
+
+def _run(options: SegmentOptions) -> tuple[ModelFolder, Any]:
+    """A training run in the place of a model folder, and what runs its network."""
+    if options.precision == "bf16" or options.max_memory_bytes is not None:
+        raise SpansegError(
+            f"{options.model}: --precision bf16 and --max-memory are for exported models, not for a training run; "
+            "leave them out."
+        )
+    from spanseg.slice_engine import open_run
+
+    return open_run(Path(options.model), options.prompts or "adaptive", options.device, options.threads)
 
 
 def _engine(folder: ModelFolder, options: SegmentOptions) -> Any:
@@ -164,7 +196,8 @@ def load_model(options: SegmentOptions) -> Predictor:
     """Load the model that the options name; slow, once a batch.
 
     Raises:
-        SpansegError: no such model, not enough memory allowed, or a precision that the processor does not have.
+        SpansegError: no such model, not enough memory allowed, a precision that the processor does not have, or prompts
+            for a network that takes none.
     """
     return Predictor(options)
 
@@ -238,10 +271,9 @@ def segment_scan(scan: Scan, predictor: Predictor, options: SegmentOptions) -> S
             "confidence": _by_name(predictor.protocol, labelled.confidence),
             "canvas": {"shape": list(placement.canvas_shape), "voxel_mm": placement.canvas_voxel_mm},
             "timings_s": clock.seconds,
-            "licence": predictor.folder.table["model"]["licence"],
-            "model_title": predictor.folder.title,
         }
-        | ({"facts_spread": spread} if spread else {}),
+        | ({"facts_spread": spread} if spread else {})
+        | predictor.remarks(),
         facts_std=_facts_std(scan, view, orientation, options),
     )
 

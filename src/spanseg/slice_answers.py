@@ -9,22 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from spanseg import checkpoint
 from spanseg.clicks import Click
 from spanseg.errors import SpansegError
-from spanseg.images import Scan
-from spanseg.network_predictor import NetworkPredictor
-from spanseg.result import Segmentation
-from spanseg.runtime import Words
-from spanseg.runtime_torch import NetworkEngine
-from spanseg.segmenter import SegmentOptions, segment_scan
 from spanseg.slice_prompts import PLANES, SlicePrompts, around, simulated_point
 
 POLICIES = ("none", "box", "point", "adaptive")
@@ -136,6 +128,16 @@ class SeenCanvas:
         return reached
 
 
+def require_policy(policy: str) -> None:
+    """Refuse what is none of :data:`POLICIES`.
+
+    Raises:
+        SpansegError: an unknown policy.
+    """
+    if policy not in POLICIES:
+        raise SpansegError(f"a policy is one of {', '.join(POLICIES)}, not '{policy}'.")
+
+
 def labelled(seen: SeenCanvas, policy: str = "none") -> tuple[np.ndarray, dict[int, str]]:
     """Label a canvas, each structure with the policy that its labels came from.
 
@@ -150,8 +152,7 @@ def labelled(seen: SeenCanvas, policy: str = "none") -> tuple[np.ndarray, dict[i
     Raises:
         SpansegError: an unknown policy.
     """
-    if policy not in POLICIES:
-        raise SpansegError(f"a policy is one of {', '.join(POLICIES)}, not '{policy}'.")
+    require_policy(policy)
     probabilities, expected = seen.labels()
     tried = {"none": (), "adaptive": ("box", "point")}.get(policy, (policy,))
     result, used = probabilities.copy(), {}
@@ -247,55 +248,3 @@ def fuse(probabilities: np.ndarray, index: int, answers: dict[int, np.ndarray]) 
         row[index] = 0
         row *= (1 - answer) / row.sum(0)
         row[index] = answer
-
-
-class SliceEngine(NetworkEngine):
-    """A network of slices called like any engine, with a policy; ``used`` tells which one each class came to.
-
-    Args:
-        network: in evaluation mode.
-        policy: one of :data:`POLICIES`.
-        device: where it runs.
-    """
-
-    def __init__(self, network: nn.Module, policy: str = "none", device: str = "cpu") -> None:
-        super().__init__(network, device)
-        self.policy = policy
-        self.used: dict[int, str] = {}
-
-    def __call__(self, canvas: np.ndarray, words: Words | None = None) -> np.ndarray:
-        """Class probabilities of one canvas, uint8 (class, i, j, k); it is told nothing."""
-        probabilities, self.used = labelled(SeenCanvas(self._network, canvas), self.policy)
-        return probabilities
-
-
-def segment_slices(scan: Scan, run: Path, policy: str = "adaptive", device: str = "cpu") -> Segmentation:
-    """Segment a scan with a finished training run of a network of slices; arguments as for :func:`segment_with`.
-
-    Raises:
-        SpansegError: no such policy, or no such run.
-    """
-    recipe, network = checkpoint.restore(run)
-    return segment_with(scan, recipe, network.eval(), policy, device)
-
-
-def segment_with(
-    scan: Scan, recipe: dict[str, Any], network: nn.Module, policy: str = "adaptive", device: str = "cpu"
-) -> Segmentation:
-    """Segment a scan with a network of slices that was never exported.
-
-    Args:
-        scan: as it was read.
-        recipe: of the network.
-        network: in evaluation mode.
-        policy: what prompts the network; ``details["prompts"]`` of the result says which one each structure came to.
-        device: where it runs.
-
-    Raises:
-        SpansegError: no such policy.
-    """
-    engine = SliceEngine(network, policy, device)
-    predictor = NetworkPredictor(recipe, network, engine)
-    result = segment_scan(scan, predictor, SegmentOptions())
-    names = [structure.name for structure in predictor.protocol.structures]
-    return replace(result, details=result.details | {"prompts": {names[c]: kind for c, kind in engine.used.items()}})

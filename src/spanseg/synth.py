@@ -27,6 +27,8 @@ class SynthOptions:
 
     Args:
         t1, t2, flair, random, infant: relative frequency of each family of contrasts.
+        t1_contrast: how far grey lies below white matter on T1-like scans, lowest and highest share of the prior's.
+        t1_csf: how bright CSF is on T1-like scans, lowest and highest multiple of the prior's.
         infant_contrast: how far grey lies below white matter on infants' scans, lowest and highest share of an adult's.
         rotation, scaling, shear, shift_mm: largest affine changes; pitch goes up to twice ``rotation``.
         elastic_mm: standard deviation of the smooth displacement.
@@ -46,6 +48,8 @@ class SynthOptions:
     flair: float = 0.05
     random: float = 0.12
     infant: float = 0.05
+    t1_contrast: tuple[float, float] = (0.7, 1.35)
+    t1_csf: tuple[float, float] = (0.3, 1.5)
     infant_contrast: tuple[float, float] = (-0.5, 0.3)
     rotation: float = 12.0
     scaling: float = 0.15
@@ -167,14 +171,14 @@ class _Contrasts:
         self.t1, self.mirror = table.t1, table.mirror
         self.kind = np.array(table.kind)
         self.families = [(name, getattr(options, name)) for name in ("t1", "t2", "flair", "random", "infant")]
-        self.jitter, self.infant_contrast = options.contrast_jitter, options.infant_contrast
+        self.options = options
 
     def draw(self, rng: np.random.Generator) -> tuple[Float[Tensor, " class"], Float[Tensor, " class"]]:
         """Means (white matter about 1 on T1-like scans) and standard deviations, the same on both sides."""
         names, weights = zip(*self.families, strict=True)
         family = rng.choice(names, p=np.array(weights) / sum(weights))
         means = np.array(getattr(self, f"_{family}")(rng), dtype=np.float64)
-        means += rng.normal(0, self.jitter, means.shape)
+        means += rng.normal(0, self.options.contrast_jitter, means.shape)
         head = self.kind == "head"
         means[head] *= rng.lognormal(0, 0.3, int(head.sum()))
         deviations = rng.uniform(0.01, 0.05) * rng.uniform(0.6, 1.6, means.shape)
@@ -185,9 +189,9 @@ class _Contrasts:
 
     def _t1(self, rng: np.random.Generator) -> np.ndarray:
         """Grey to white contrast from weak to strong, CSF from dark to grey."""
-        means = 1 - (1 - self.t1) * rng.uniform(0.7, 1.35)
+        means = 1 - (1 - self.t1) * rng.uniform(*self.options.t1_contrast)
         csf = self.kind == "CSF"
-        means[csf] = self.t1[csf] * rng.uniform(0.3, 1.5)
+        means[csf] = self.t1[csf] * rng.uniform(*self.options.t1_csf)
         means[self.kind == "head"] = self.t1[self.kind == "head"]
         return means
 
@@ -211,7 +215,7 @@ class _Contrasts:
 
     def _infant(self, rng: np.random.Generator) -> np.ndarray:
         """Grey and white matter inverted or nearly equal, as on T1-weighted scans of the first year."""
-        means = 1 - (1 - self.t1) * rng.uniform(*self.infant_contrast)
+        means = 1 - (1 - self.t1) * rng.uniform(*self.options.infant_contrast)
         csf = self.kind == "CSF"
         means[csf] = self.t1[csf]
         means[self.kind == "head"] = self.t1[self.kind == "head"]

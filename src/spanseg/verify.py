@@ -89,6 +89,7 @@ def _options(record: dict[str, Any], facts: Facts, lesion_mask: Path | None, mod
         tell_diagnosis=bool(settings.get("tell_diagnosis", False)),
         flip=bool(settings.get("flip", False)),
         lesion_mask=lesion_mask if recorded else None,
+        prompts=settings.get("prompted_by"),
     )
 
 

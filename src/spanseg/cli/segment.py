@@ -49,6 +49,15 @@ class Form(StrEnum):
     QFORM = "qform"
 
 
+class Prompts(StrEnum):
+    """What a network of slices may prompt itself with."""
+
+    NONE = "none"
+    BOX = "box"
+    POINT = "point"
+    ADAPTIVE = "adaptive"
+
+
 class Told(StrEnum):
     """What a model is told about a person."""
 
@@ -80,7 +89,8 @@ def segment(
     told: Annotated[Told, typer.Option("--facts", help=_TOLD_HELP)] = Told.GIVEN,
     tell_diagnosis: Annotated[bool, typer.Option("--tell-diagnosis", help="Tell the diagnosis too.")] = False,
     store_facts: Annotated[bool, typer.Option("--store-facts", help="Keep age, sex, diagnosis in the files.")] = False,
-    model: Annotated[str, typer.Option(help="Name of a shipped model, or a model folder.")] = "default",
+    model: Annotated[str, typer.Option(help="A shipped model, a model folder, or a training run of SAM.")] = "default",
+    prompts: Annotated[Prompts | None, typer.Option(help="What SAM prompts itself with; else adaptive.")] = None,
     centre: Annotated[str | None, typer.Option(help="Use this centre's adapter, made by 'spanseg adapt'.")] = None,
     adapters: Annotated[Path, typer.Option(help="Folder of adapters.")] = Path("spanseg-adapters"),
     flip: Annotated[bool, typer.Option("--flip", help="Average with the mirror image: slower, a bit better.")] = False,
@@ -99,7 +109,7 @@ def segment(
     Exit codes: 0 all done; 1 some scans failed; 2 bad input or usage, nothing done; 130 interrupted.
     """
     facts = _facts_by_hand(age, sex, diagnosis, participants)
-    machine = _machine(precision, threads, max_memory, device, trust) | _model_of(centre, model, adapters)
+    machine = _machine(precision, threads, max_memory, device, trust) | _model_of(centre, model, adapters, prompts)
     outputs = _outputs(only, probabilities, brain, store_facts)
     jobs = _jobs_of(scans, out, lesion_mask)
     people = None if participants is None else _facts_of_scans(jobs, participants)
@@ -137,13 +147,13 @@ def _machine(
     }
 
 
-def _model_of(centre: str | None, model: str, adapters: Path) -> dict[str, Any]:
-    """The model, or the adapter of a centre that stands on it, as fields of ``SegmentOptions``.
+def _model_of(centre: str | None, model: str, adapters: Path, prompts: Prompts | None) -> dict[str, Any]:
+    """The model, or the adapter of a centre that stands on it, and its prompts, as fields of ``SegmentOptions``.
 
     A centre without an adapter is warned of at once: its name may be misspelt.
     """
     if centre is None:
-        return {"model": model}
+        return {"model": model, "prompts": prompts and prompts.value}
     from spanseg.centres import folder_of, model_of
 
     chosen, note = model_of(centre, model, adapters)
@@ -154,7 +164,7 @@ def _model_of(centre: str | None, model: str, adapters: Path) -> dict[str, Any]:
             f"'{model}' is used.",
             file=sys.stderr,
         )
-    return {"model": chosen, "centre_note": note}
+    return {"model": chosen, "prompts": prompts and prompts.value, "centre_note": note}
 
 
 def _outputs(only: Only | None, probabilities: bool, brain: bool, store_facts: bool) -> OutputOptions:

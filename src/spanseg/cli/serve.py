@@ -62,10 +62,11 @@ def _answering(model: str, protocol: Protocol) -> Callable[[Volume, Protocol], C
     """
     import numpy as np
 
+    from spanseg.runtime import is_run
     from spanseg.volume import Volume
 
     made: Callable[[Volume, Protocol], Corrects]
-    if (Path(model) / "delta.safetensors").is_file() and not (Path(model) / "model.toml").is_file():
+    if is_run(model):
         from spanseg.correcting_sam import SamCorrector
 
         made = partial(SamCorrector.of_run, run=Path(model))

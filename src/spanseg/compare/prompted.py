@@ -14,8 +14,10 @@ from spanseg.errors import SpansegError
 from spanseg.geometry import bounding_box
 from spanseg.images import Scan
 from spanseg.labels import Crosswalk
+from spanseg.network_predictor import NetworkPredictor
 from spanseg.prompts import Prompt, Voxel
-from spanseg.slice_answers import segment_with
+from spanseg.segmenter import SegmentOptions, segment_scan
+from spanseg.slice_engine import SliceEngine
 from spanseg.volume import Volume, canonical
 
 POLICIES = {"none": "none", "auto": "adaptive", "click": "none", "box": "none"}
@@ -51,7 +53,8 @@ def answered(scan: Scan, drawn: np.ndarray, recipe: dict[str, Any], network: nn.
         network: backbone ``sam``, in evaluation mode.
         prompts: ``none``, ``auto``, ``click`` or ``box``.
     """
-    given = segment_with(scan, recipe, network, POLICIES[prompts]).labels
+    predictor = NetworkPredictor(recipe, network, SliceEngine(network, POLICIES[prompts]))
+    given = segment_scan(scan, predictor, SegmentOptions()).labels
     if prompts in ("none", "auto"):
         return given
     protocol, labels = model.protocol_of(recipe), given.data.astype(np.int32)

@@ -1,0 +1,77 @@
+"""A network of slices called like any engine, and its finished training run in the place of a model folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from spanseg import checkpoint
+from spanseg.errors import SpansegError
+from spanseg.runtime import ModelFolder, Words
+from spanseg.runtime_torch import NetworkEngine, described, require_device
+from spanseg.slice_answers import SeenCanvas, labelled, require_policy
+
+
+class SliceEngine(NetworkEngine):
+    """Runs a network of slices that may prompt itself; ``used`` tells what with, for each class of the last canvas.
+
+    Args:
+        network: in evaluation mode.
+        policy: one of :data:`spanseg.slice_answers.POLICIES`.
+        device: where it runs.
+
+    Raises:
+        SpansegError: an unknown policy.
+    """
+
+    def __init__(self, network: nn.Module, policy: str = "none", device: str = "cpu") -> None:
+        require_policy(policy)
+        super().__init__(network, device)
+        self.policy = policy
+        self.used: dict[int, str] = {}
+
+    def __call__(self, canvas: np.ndarray, words: Words | None = None) -> np.ndarray:
+        """Class probabilities of one canvas, uint8 (class, i, j, k); it is told nothing."""
+        probabilities, self.used = labelled(SeenCanvas(self._network, canvas), self.policy)
+        return probabilities
+
+
+class RunFolder(ModelFolder):
+    """A finished training run in the place of a model folder."""
+
+    def sha256(self) -> str:
+        """Hash of the weights that the run made."""
+        return checkpoint.sha256(self.path / checkpoint.DELTA)
+
+
+def open_run(
+    run: Path, policy: str = "adaptive", device: str = "cpu", threads: int | None = None
+) -> tuple[RunFolder, SliceEngine]:
+    """Open a finished training run of a network of slices, which cannot be exported.
+
+    Args:
+        run: the folder.
+        policy: what prompts the network.
+        device: where it runs.
+        threads: of PyTorch, for the whole process; ``None`` leaves them.
+
+    Raises:
+        SpansegError: the run is not finished or of a network that can be exported; no such policy or device.
+    """
+    require_device(device)
+    if threads is not None:
+        torch.set_num_threads(threads)
+    recipe, network = checkpoint.restore(run)
+    if recipe["backbone"]["name"] != "sam":
+        raise SpansegError(
+            f"{run}: this training run's network can be exported: 'spanseg export {run} --to FOLDER', then segment "
+            "with --model FOLDER."
+        )
+    table = described(recipe).table
+    title = recipe.get("recipe", {}).get("title", "SAM")
+    named = {"name": run.resolve().name, "title": title, "version": checkpoint.sha256(run / checkpoint.DELTA)[:12]}
+    folder = RunFolder(run, table | {"model": table["model"] | named})
+    return folder, SliceEngine(network.eval(), policy, device)

@@ -182,3 +182,26 @@ def test_the_mirror_image_is_asked_about_with_the_sides_exchanged(network):
     assert plain[left].any() and not plain[right].any()
     assert both[right, 24:].any() and not both[right, :24].any() and not both[left, 24:].any()
     np.testing.assert_array_equal(both[left], (plain[left].astype(int) + 1) // 2)
+
+
+class _DimToo(_ByIntensity):
+    """Knows a brain by its place in the middle of the range, however dim it is; fat is brighter."""
+
+    def __call__(self, canvas: np.ndarray) -> np.ndarray:
+        return super().__call__(((canvas > 0.2) & (canvas < 0.96)).astype(np.float32))
+
+
+def test_a_brain_that_is_dim_beside_its_fat_is_looked_at_again_in_a_clipped_scan(network):
+    model = network()
+    model.engine = _DimToo()
+    scan = _scan(140)
+    data = scan.data.copy()
+    data[2:8, 20:60, 20:60] = 4 * data.max()
+    bright = segment_scan(scan_of(scan.with_data(data)), model, SegmentOptions())
+    assert [step for step in bright.details["steps"] if "clipped" in step] == [
+        "clipped pass: the scan was clipped at 108"
+    ]
+    assert any("clipped" in note for note in bright.notes)
+    usual = segment_scan(scan_of(scan), network(), SegmentOptions())
+    assert not [note for note in usual.notes if "clipped" in note]
+    assert (bright.labels.data != usual.labels.data).mean() < 0.01, "a face of the brain, half a voxel off"

@@ -21,7 +21,7 @@ import numpy as np
 from spanseg.clicks import Click, channels
 from spanseg.errors import SpansegError
 from spanseg.geometry import Placement, bounding_box, grown
-from spanseg.intensity import normalise
+from spanseg.intensity import clipped, normalise
 from spanseg.labels import Protocol
 from spanseg.prompts import Prompt
 from spanseg.runtime import Engine, open_model
@@ -211,7 +211,8 @@ class Corrector(BoundedCorrector):
         centre = (newest.min(0) + newest.max(0)) / 2 * size
         folder = self.engine.model
         placement = Placement(self.image.shape, size, folder.canvas_shape, folder.voxel_mm, centre)
-        image = normalise(placement.to_canvas(self.image.data, self._outside))
+        brain = placement.to_canvas(labels > 0, 0.0) >= 0.5
+        image = normalise(clipped(placement.to_canvas(self.image.data, self._outside), brain, folder.voxel_mm))
         label = placement.to_canvas(labels == structure, 0.0) >= 0.5
         clicks = [
             Click((int(i), int(j), int(k)), one.positive)

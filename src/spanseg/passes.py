@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import typing
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ import numpy as np
 from spanseg import centring
 from spanseg.averaging import Averaged, averaged
 from spanseg.geometry import Placement, Slices
-from spanseg.intensity import normalise
+from spanseg.intensity import ceiling, normalise, well_inside
 from spanseg.labels import Protocol
 from spanseg.runtime import ModelFolder, Words
 from spanseg.volume import Volume
@@ -25,6 +25,9 @@ MOST_SCALING = 1.25
 """Voxels of the canvas are enlarged by this factor at most to make a brain fit."""
 FIELD_MM = 192.0
 """Edge of the box that a network of windows covers."""
+CLIPPED = (
+    "What lies round the brain is far brighter than the brain (fat?): the scan was clipped before it was labelled."
+)
 
 
 class Network(typing.Protocol):
@@ -79,10 +82,14 @@ class Looking:
         size = self.image.voxel_size_mm
         return Placement(self.image.shape, size, field_shape(folder), folder.voxel_mm * scale, centre_mm)
 
+    def canvas(self, placement: Placement) -> np.ndarray:
+        """The image on a canvas, float32; what lies outside the scan is as dark as its darkest voxels."""
+        darkest = float(np.quantile(self.image.data[::4, ::4, ::4], 0.005))
+        return placement.to_canvas(self.image.data, outside=darkest)
+
     def at(self, placement: Placement) -> View:
         """Ask the network, once for each sentence."""
-        darkest = float(np.quantile(self.image.data[::4, ::4, ::4], 0.005))
-        canvas = placement.to_canvas(self.image.data, outside=darkest)
+        canvas = self.canvas(placement)
         exclude = None if self.lesion is None else placement.to_canvas(self.lesion, outside=0.0) > 0.5
         covered = placement.covered()
         told: list[tuple[Words, ...]] = [(one,) for one in self.words] or [()]
@@ -140,23 +147,37 @@ def field_bytes(folder: ModelFolder) -> int:
 def find_brain(looking: Looking, mark: Callable[[str], None] = lambda name: None) -> Found:
     """One pass round a first guess and, if the brain lies off the middle, a second round the brain that was found.
 
-    A brain that is longer than the canvas allows is then looked at with larger voxels.
+    A brain that is dim beside what lies round it is then looked at in a clipped image, and one that is longer than the
+    canvas allows with larger voxels.
 
     Args:
         looking: the network and the scan.
         mark: called with the name of each pass when it is done.
     """
     guess = centring.first_guess(looking.image.data, looking.image.voxel_size_mm)
-    view = looking.at(looking.around(guess))
-    mark("first_pass")
     steps = ["first pass round the guessed centre"]
+    view = _centred(looking, guess, "first_pass", steps, mark)
+    inside = well_inside(view.brain, view.placement.canvas_voxel_mm)
+    top = ceiling(looking.canvas(view.placement), inside)
+    if top is not None:
+        looking = replace(looking, image=looking.image.with_data(np.minimum(looking.image.data, np.float32(top))))
+        steps.append(f"clipped pass: the scan was clipped at {top:.4g}")
+        view = _centred(looking, view.placement.centre_mm, "clipped_pass", steps, mark)
+    found = _fitted(looking, view, steps, mark)
+    return found if top is None else replace(found, notes=(CLIPPED, *found.notes))
+
+
+def _centred(looking: Looking, centre_mm: np.ndarray, name: str, steps: list[str], mark: Callable[[str], None]) -> View:
+    """Look round a point and, if the brain lies off the middle of the canvas, again round the brain."""
+    view = looking.at(looking.around(centre_mm))
+    mark(name)
     off = centring.offset_mm(view.brain, view.placement.canvas_voxel_mm)
     far = float(np.abs(off).max())
     if view.brain.any() and (far > centring.FAR_MM or (far > 1 and view.cut_off)):
         steps.append(f"second pass: the brain lay {far:.0f} mm off the middle of the canvas")
         view = looking.at(looking.around(view.placement.centre_mm + off))
         mark("second_pass")
-    return _fitted(looking, view, steps, mark)
+    return view
 
 
 def _fitted(looking: Looking, view: View, steps: list[str], mark: Callable[[str], None]) -> Found:

@@ -10,6 +10,7 @@ from torch import Tensor
 from spanseg.deform import Canvas, Deformation, Draw
 from spanseg.errors import SpansegError
 from spanseg.facts import Facts
+from spanseg.intensity import clipped
 from spanseg.interfaces import Batch, Sample, Source, Told
 from spanseg.labels import UNKNOWN, Protocol
 from spanseg.synth import SynthOptions, normalise, scanner
@@ -80,8 +81,9 @@ class RealScans:
     @staticmethod
     def _ready(scan: LabelledScan) -> tuple[Tensor, Tensor, np.ndarray, np.ndarray]:
         centre = np.argwhere(scan.classes > 0).mean(0)
-        bright = float(np.quantile(scan.image, 0.99))
-        image = torch.from_numpy((scan.image / max(bright, 1e-6)).astype(np.float32))
+        seen = clipped(scan.image, scan.classes > 0, scan.voxel_mm)
+        bright = float(np.quantile(seen, 0.99))
+        image = torch.from_numpy((seen / max(bright, 1e-6)).astype(np.float32))
         return image, torch.from_numpy(scan.classes.astype(np.int16)), centre, scan.voxel_mm
 
     def draw(self, seed: int, index: int) -> Sample:

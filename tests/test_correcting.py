@@ -150,7 +150,7 @@ def test_the_clicked_voxel_follows_even_where_the_network_disagrees(corrector, m
     np.testing.assert_array_equal(taken, labels)
 
 
-def test_a_box_decides_inside_it_alone(corrector, monkeypatch):
+def test_a_box_away_from_a_label_fills_its_inside_alone(corrector, monkeypatch):
     Sees(corrector.engine, ball(8, (12, 20, 18)) | ball(8, (20, 20, 18))).on(corrector, monkeypatch)
     labels = np.full(SHAPE, WHITE, dtype=np.int32)
     labels[ball(4, (30, 20, 18))] = HIPPOCAMPUS
@@ -177,7 +177,7 @@ def test_a_box_round_a_label_removes_what_sticks_out_and_keeps_the_rest(correcto
     labels = np.full(SHAPE, WHITE, dtype=np.int32)
     labels[ball(4, (12, 20, 18))] = HIPPOCAMPUS
     right = labels.copy()
-    labels[17:25, 20, 18] = HIPPOCAMPUS
+    labels[17, 20, 18] = HIPPOCAMPUS
     np.testing.assert_array_equal(corrector.correct(labels, HIPPOCAMPUS, [ROUND_THE_BALL]), right)
 
 
@@ -186,6 +186,14 @@ def test_a_box_round_a_part_of_a_label_leaves_the_rest(corrector, monkeypatch):
     labels = np.full(SHAPE, WHITE, dtype=np.int32)
     labels[ball(4, (12, 20, 18)) | ball(4, (21, 20, 18))] = HIPPOCAMPUS
     np.testing.assert_array_equal(corrector.correct(labels, HIPPOCAMPUS, [ROUND_THE_BALL]), labels)
+
+
+def test_a_box_that_is_less_deep_than_the_structure_takes_nothing_from_it(corrector, monkeypatch):
+    Sees(corrector.engine, ball(4, (12, 20, 18))).on(corrector, monkeypatch)
+    labels = np.full(SHAPE, WHITE, dtype=np.int32)
+    labels[ball(4, (12, 20, 18))] = HIPPOCAMPUS
+    shallow = Prompt("box", True, ((16, 24, 20), (8, 16, 16)))
+    np.testing.assert_array_equal(corrector.correct(labels, HIPPOCAMPUS, [shallow]), labels)
 
 
 def test_a_scrap_of_a_label_in_a_box_gives_way_to_the_network(corrector, monkeypatch):

@@ -3,7 +3,7 @@
 import copy
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -24,7 +24,8 @@ WHITE = 2
 class _ByIntensity:
     """A network that calls white matter what is bright, and remembers the shapes that it saw."""
 
-    name, precision, threads = "by intensity", "f32", 1
+    name, precision, threads, policy = "by intensity", "f32", 1, ""
+    used: ClassVar[dict[int, str]] = {}
 
     def __init__(self) -> None:
         self.shapes: list[tuple[int, ...]] = []
@@ -173,6 +174,7 @@ def test_the_mirror_image_is_asked_about_with_the_sides_exchanged(network):
         answer[0] = 255 - answer[left]
         return answer
 
+    sees_the_first_half.used = {}  # type: ignore[attr-defined]
     model.engine = sees_the_first_half
     image, middle_mm = _scan(160), np.array([94.0, 190.0, 94.0])
     plain, both = (

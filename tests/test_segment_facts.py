@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -160,7 +160,8 @@ def test_verification_tells_what_was_told(seen: list[SegmentOptions]) -> None:
 class _Listening:
     """A network that remembers the words it was told and answers by intensity."""
 
-    name, precision, threads = "listening", "f32", 1
+    name, precision, threads, policy = "listening", "f32", 1, ""
+    used: ClassVar[dict[int, str]] = {}
 
     def __init__(self) -> None:
         self.heard: list[tuple[np.ndarray, np.ndarray] | None] = []

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -104,7 +105,8 @@ def test_the_same_scan_gives_the_same_bits(result, predictor):
 class _StandIn:
     """A network that answers by intensity and side, so that orientation and placement can be checked in a moment."""
 
-    name, precision, threads = "stand-in", "f32", 1
+    name, precision, threads, policy = "stand-in", "f32", 1, ""
+    used: ClassVar[dict[int, str]] = {}
 
     def __call__(self, canvas: np.ndarray) -> np.ndarray:
         protocol = load_protocol("aseg")

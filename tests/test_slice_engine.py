@@ -1,6 +1,7 @@
 """Training runs of SAM segment scans by themselves: the same files as every model, and what prompted each structure."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -82,21 +83,21 @@ def test_a_network_in_memory_says_what_prompted_each_structure(run: Path) -> Non
 def test_the_command_writes_what_prompted_each_structure(
     run: Path, scan: Path, tmp_path: Path, segmented: Segmented
 ) -> None:
-    code, said = segmented(scan, "--model", run, "-o", tmp_path)
+    code, said = segmented(scan, "--model", run, "-o", tmp_path, "--prompts", "adaptive")
     assert code == 0, said
     record = json.loads((tmp_path / "block_dseg.json").read_text())
     assert list(record["prompts"]) == NAMES and set(record["prompts"].values()) <= KINDS
     assert (record["model"], record["model_title"], record["prompted_by"]) == ("tiny-sam", "tiny", "adaptive")
-    assert record["model_sha256"] == checkpoint.sha256(run / checkpoint.DELTA)
+    assert record["model_version"] == checkpoint.sha256(run / checkpoint.DELTA)[:12]
     assert (tmp_path / "block_dseg.nii.gz").is_file() and (tmp_path / "block_report.html").is_file()
 
 
 def test_another_policy_is_another_result(run: Path, scan: Path, tmp_path: Path, segmented: Segmented) -> None:
     assert "done in" in segmented(scan, "--model", run, "-o", tmp_path)[1]
     assert "finished before" in segmented(scan, "--model", run, "-o", tmp_path)[1]
-    assert "done in" in segmented(scan, "--model", run, "-o", tmp_path, "--prompts", "none")[1]
     record = json.loads((tmp_path / "block_dseg.json").read_text())
     assert set(record["prompts"].values()) == {"none"} and record["prompted_by"] == "none"
+    assert "done in" in segmented(scan, "--model", run, "-o", tmp_path, "--prompts", "box")[1]
 
 
 def test_a_result_can_be_made_again(run: Path, scan: Path, tmp_path: Path, segmented: Segmented) -> None:
@@ -110,19 +111,65 @@ def test_prompts_for_a_model_that_takes_none_are_refused(scan: Path, tmp_path: P
     assert not (tmp_path / "out").exists()
 
 
+def test_nuclei_alone_are_no_brain(run: Path, scan: Path, tmp_path: Path, segmented: Segmented) -> None:
+    said = segmented(scan, "--model", run, "-o", tmp_path)[1]
+    assert "the mask is of these and not of the brain" in said
+    assert "human brain" not in said and "for this brain" not in said
+    rows = dict(line.split("\t")[1:3] for line in (tmp_path / "block_volumes.tsv").read_text().splitlines()[1:])
+    assert {rows[name] for name in ("IntraCranialVol", "Total-GM", "Total-WM", "Total-CSF")} == {"n/a"}
+
+
+def test_another_recipe_is_another_result(run: Path, scan: Path, tmp_path: Path, segmented: Segmented) -> None:
+    changed = tmp_path / "changed"
+    shutil.copytree(run, changed)
+    assert "done in" in segmented(scan, "--model", changed, "-o", tmp_path / "out")[1]
+    recipe = changed / "recipe.toml"
+    recipe.write_text(recipe.read_text().replace("voxel_mm = 4.0", "voxel_mm = 5.0"))
+    assert "done in" in segmented(scan, "--model", changed, "-o", tmp_path / "out")[1]
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [("[backbone]", "[paper]"), ("voxel_mm = 4.0", ""), ("[16, 16, 16]", '["a", 16, 16]'), ("tiny", "\udcff")],
+)
+def test_a_damaged_recipe_is_one_sentence(
+    run: Path, scan: Path, tmp_path: Path, segmented: Segmented, old: str, new: str
+) -> None:
+    damaged = tmp_path / "damaged"
+    shutil.copytree(run, damaged)
+    text = (damaged / "recipe.toml").read_text().replace(old, new)
+    (damaged / "recipe.toml").write_bytes(text.encode("utf-8", "surrogateescape"))
+    code, said = segmented(scan, "--model", damaged, "-o", tmp_path / "out")
+    assert code == 2 and "recipe.toml: this recipe is damaged" in said and said.count("\n") == 1
+
+
+def test_a_name_that_is_no_run_is_answered_as_before(scan: Path, tmp_path: Path, segmented: Segmented) -> None:
+    code, said = segmented(scan, "--model", "a" * 300, "-o", tmp_path)
+    assert code == 2 and "this model folder cannot be read" in said
+
+
 def test_a_run_that_can_be_exported_says_so(tmp_path: Path) -> None:
     recipe = {
         "recipe": {"protocol": "aseg"},
         "canvas": {"shape": [16, 16, 16], "voxel_mm": 4.0},
         "backbone": {"name": "unet", "widths": [4, 8]},
     }
-    with pytest.raises(SpansegError, match=r"spanseg export .* --to FOLDER"):
+    with pytest.raises(SpansegError, match=r"spanseg export .* --to FOLDER --check SCAN"):
         load_model(SegmentOptions(model=str(saved(tmp_path / "unet", recipe))))
 
 
 @pytest.mark.parametrize(
-    ("option", "value"), [("precision", "bf16"), ("max_memory_bytes", 2**30), ("device", "tpu"), ("prompts", "atlas")]
+    ("option", "value"),
+    [
+        ("precision", "bf16"),
+        ("max_memory_bytes", 2**30),
+        ("flip", True),
+        ("device", "tpu"),
+        ("prompts", "atlas"),
+        ("prompts", ""),
+        ("threads", 0),
+    ],
 )
 def test_what_such_a_network_does_not_have_is_refused(run: Path, option: str, value: Any) -> None:
-    with pytest.raises(SpansegError, match=r"leave them out|must be cpu or cuda|a policy is one of"):
+    with pytest.raises(SpansegError, match=r"leave them out|must be cpu or cuda|a policy is one of|threads must be"):
         load_model(SegmentOptions(model=str(run), **{option: value}))

@@ -21,6 +21,8 @@ class Chain:
         SpansegError: a folder is missing or damaged, or a network cannot be loaded.
     """
 
+    policy, used = Engine.policy, Engine.used
+
     def __init__(self, folder: ModelFolder, precision: str = "auto", threads: int | None = None) -> None:
         first = open_model(str(folder.path / FIRST))
         self._first, self._second = Engine(first, precision, threads), Engine(folder, precision, threads)

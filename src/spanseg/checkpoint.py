@@ -37,7 +37,7 @@ def restore(run: Path) -> tuple[dict[str, Any], nn.Module]:
     Raises:
         SpansegError: the run is not finished, its delta does not fit its recipe, or what it started from has changed.
     """
-    recipe, delta = recipes.load(str(run / "recipe.toml")), load_tensors(run / DELTA)
+    recipe, delta = _recipe_of(run), load_tensors(run / DELTA)
     network = model.backbone(recipe)
     start = recipe.get("train", {}).get("start", "")
     is_whole = recipe.get("adapt", {"name": "full"})["name"] == "full" and not getattr(network, "keeps_start", False)
@@ -53,6 +53,25 @@ def restore(run: Path) -> tuple[dict[str, Any], nn.Module]:
     network = model.equip(network, recipe)
     load_delta(network, delta, str(run / DELTA))
     return recipe, network
+
+
+def _recipe_of(run: Path) -> dict[str, Any]:
+    """Read the recipe of a run and refuse one that names no network; runs may have been edited or copied in part."""
+    path = run / "recipe.toml"
+    if not path.is_file():
+        raise SpansegError(f"{path}: there is no such file, and without it the weights of a run mean nothing; copy it.")
+    try:
+        recipe = recipes.load(str(path))
+        shape, voxel_mm = recipe["canvas"]["shape"], recipe["canvas"]["voxel_mm"]
+        is_whole = isinstance(recipe["backbone"]["name"], str) and voxel_mm > 0 and len(shape) == 3
+        is_whole = is_whole and all(isinstance(n, int) and n > 0 for n in shape)
+    except (KeyError, TypeError, ValueError) as error:
+        raise SpansegError(
+            f"{path}: this recipe is damaged ({type(error).__name__}: {error}); copy it again."
+        ) from error
+    if not is_whole:
+        raise SpansegError(f"{path}: this recipe is damaged: [canvas] holds three edges and a size; copy it again.")
+    return recipe
 
 
 def load_backbone(network: nn.Module, weights: Path, minimum: float = 1.0) -> list[str]:

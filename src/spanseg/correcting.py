@@ -4,9 +4,9 @@ What a prompt may change is bounded by rule, not by trust in a network:
 
 - a positive point or scribble adds one connected piece that holds it, a negative one removes such a piece, and neither
   reaches farther than :data:`REACH_MM` from the prompt, or a share of its own size where it has a label already;
-- a box round most of a label removes what sticks out of it; inside it is decided anew (as far as the network sees it)
-  where hardly any of the structure is labelled, or if the network was trained with boxes; a network that sees nothing
-  of the structure there decides nothing;
+- a box round nearly all of a label removes what sticks out of it; inside it is decided anew (as far as the network sees
+  it) where less than half of what it finds is labelled, or if the network was trained with boxes; a network that sees
+  nothing of the structure there decides nothing;
 - every voxel has one label: what is added is taken from its neighbours, what is removed goes to the nearest of them.
 """
 
@@ -34,8 +34,9 @@ MENDED_SHARE, MENDED_MM = 0.6, (2.5, 6.0)
 share of the radius of a ball of its size, and the least and the most. Of small structures the network knows less."""
 POOR_SHARE = 0.5
 """A label inside a box that is smaller than this share of what the network finds there gives way to it."""
-BOXED_SHARE = 2 / 3
-"""A box that holds this share of a label is round the whole structure: what sticks out is too much."""
+BOXED_SHARE = 0.95
+"""A box that holds this share of a label is round the whole structure: what sticks out, up to :data:`REACH_MM`, is too
+much. Less is a box over a part, or one that was drawn in a plane and is less deep than the structure."""
 FAINT = -200.0
 """Where a structure trails the likeliest one by more than this (of 255), a positive prompt takes up no more than its
 own voxels."""
@@ -151,10 +152,10 @@ class BoundedCorrector(ABC):
         covered = zip(low, high, where, strict=True)
         looked_at = tuple(slice(max(int(a), s.start), min(int(b), s.stop)) for a, b, s in covered)
         after = before.copy()
-        labelled, found = int(before[inside].sum()), int(seen[looked_at].sum())
+        labelled, found = int(before[looked_at].sum()), int(seen[looked_at].sum())
         if found and (self.knows_boxes or labelled < POOR_SHARE * found):
             after[looked_at] = seen[looked_at]
-        if labelled >= BOXED_SHARE * before.sum():
+        if before[inside].sum() >= BOXED_SHARE * before.sum():
             reach = np.ceil(REACH_MM / self.image.voxel_size_mm).astype(int)
             round_it = tuple(slice(max(int(a), 0), int(b)) for a, b in zip(low - reach, high + reach, strict=True))
             kept = after[inside].copy()

@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from spanseg.asymmetry import lateral_pairs, volume_mm3
+from spanseg.labels import load_protocol
 from spanseg.measures import appearance, brain_ml, cut_edges_mm2
 from spanseg.plain_names import MAY_BE_MISSING, plain_name, row_name
 from spanseg.result import Segmentation, StructureVolume
@@ -100,6 +101,10 @@ def quality_flags(scan: Scan, result: Segmentation) -> list[str]:
         result: its segmentation, on the same grid.
     """
     flags = list(dict.fromkeys([*scan.warnings, *result.warnings]))
+    if not load_protocol(result.protocol).covers_brain:
+        partial = "The network knows some structures alone: the mask is of these and not of the brain."
+        missing = _named("Not found in this scan", _missing(result))
+        return [*flags, partial, *missing, *_asymmetry(result), *_slices(scan)]
     volume_ml = brain_ml(result)
     if volume_ml == 0:
         return list(dict.fromkeys([*flags, *_no_brain(result)]))
@@ -145,6 +150,8 @@ def _no_brain(result: Segmentation) -> list[str]:
     """Warn if this may be no brain: too many structures are missing, unsure, or of an unlikely size."""
     if brain_ml(result) == 0:
         return ["No brain was found in this scan."]
+    if not load_protocol(result.protocol).covers_brain:
+        return []
     count = doubtful_structures(result)
     if count <= MOST_DOUBTFUL:
         return []

@@ -111,6 +111,11 @@ class Protocol:
         return np.array([self.tissues.get(structure.tissue, 0) for structure in self.structures], dtype=np.uint8)
 
     @property
+    def covers_brain(self) -> bool:
+        """Whether its structures make up a brain, with grey and white matter, and not some nuclei of it alone."""
+        return {"GM", "WM"} <= {structure.tissue for structure in self.structures}
+
+    @property
     def lateral_pairs(self) -> list[tuple[int, int]]:
         """Class indices (left, right) of the structures that exist on both sides."""
         mirrored = self.mirrored_classes

@@ -46,11 +46,13 @@ class View:
         placement: where the canvas lies.
         answer: probabilities, and how they depend on what the network was told.
         brain: canvas voxels that are more probably brain (without CSF) than anything else, boolean, shape (i, j, k).
+        prompted: what a network that prompts itself used for each class.
     """
 
     placement: Placement
     answer: Averaged
     brain: np.ndarray
+    prompted: dict[int, str]
 
     @property
     def cut_off(self) -> bool:
@@ -94,7 +96,8 @@ class Looking:
         covered = placement.covered()
         told: list[tuple[Words, ...]] = [(one,) for one in self.words] or [()]
         answer = averaged(self._answer(canvas, exclude, covered, words) for words in told)
-        return View(placement, answer, _brain(answer.probabilities, self.network.protocol))
+        brain = _brain(answer.probabilities, self.network.protocol)
+        return View(placement, answer, brain, dict(self.network.engine.used))
 
     def _answer(
         self, canvas: np.ndarray, exclude: np.ndarray | None, covered: np.ndarray, words: tuple[Words, ...]

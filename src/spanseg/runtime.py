@@ -6,7 +6,7 @@ import hashlib
 import math
 import sys
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -155,11 +155,24 @@ def open_model(name_or_path: str) -> ModelFolder:
     return folder
 
 
+def require_threads(threads: int) -> None:
+    """Refuse a number of threads that no computer has.
+
+    Raises:
+        SpansegError: fewer than one, or more than :data:`MOST_THREADS`.
+    """
+    if not 1 <= threads <= MOST_THREADS:
+        raise SpansegError(f"threads must be 1 to {MOST_THREADS}, not {threads}.")
+
+
 def is_run(name_or_path: str) -> bool:
     """Whether this is a finished training run: no shipped model and no exported one."""
     path = Path(name_or_path)
-    is_known = _is_shipped(name_or_path) or (path / "model.toml").is_file()
-    return (path / "delta.safetensors").is_file() and not is_known
+    try:
+        is_known = _is_shipped(name_or_path) or (path / "model.toml").is_file()
+        return (path / "delta.safetensors").is_file() and not is_known
+    except OSError:  # a name that is too long, a folder that may not be read: open_model says so
+        return False
 
 
 def _is_shipped(name: str) -> bool:
@@ -240,11 +253,16 @@ class Engine:
         SpansegError: an unknown precision, or one that this processor does not have; a network that cannot be loaded.
     """
 
+    policy = ""
+    """What the network may prompt itself with; empty for one that takes no prompts."""
+    used: Mapping[int, str] = {}
+    """What it prompted itself with for each class of the last canvas."""
+
     def __init__(self, model: ModelFolder, precision: str = "auto", threads: int | None = None) -> None:
         if precision not in PRECISIONS:
             raise SpansegError(f"precision must be one of {', '.join(PRECISIONS)}, not '{precision}'.")
-        if threads is not None and not 1 <= threads <= MOST_THREADS:
-            raise SpansegError(f"threads must be 1 to {MOST_THREADS}, not {threads}.")
+        if threads is not None:
+            require_threads(threads)
         openvino = _openvino()
         core = openvino.Core()
         capabilities = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from spanseg.errors import SpansegError
-from spanseg.runtime import ModelFolder, Words
+from spanseg.runtime import Engine, ModelFolder, Words
 
 if TYPE_CHECKING:
     from torch import nn
@@ -23,6 +23,8 @@ class NetworkEngine:
         precision: ``f32`` or ``bf16``.
         centre: row of the network's table of centres, -1 for none.
     """
+
+    policy, used = Engine.policy, Engine.used
 
     def __init__(self, network: nn.Module, device: str, precision: str = "f32", centre: int = -1) -> None:
         import torch
@@ -65,13 +67,18 @@ def require_device(device: str) -> None:
         raise SpansegError("--device cuda: PyTorch finds no CUDA device here; use --device cpu.")
 
 
-def described(recipe: dict[str, Any]) -> ModelFolder:
-    """What a model folder would say of a recipe's network, for one that was never exported."""
+def described(recipe: dict[str, Any], **named: str) -> ModelFolder:
+    """What a model folder would say of a recipe's network, for one that was never exported.
+
+    Args:
+        recipe: of the network.
+        named: ``name``, ``title`` and ``version`` of the model, where it has them.
+    """
     from spanseg import model
 
     protocol, canvas = model.protocol_of(recipe), model.canvas_of(recipe)
     table = {
-        "model": {"name": "in training", "version": "0", "licence": "not stated", "protocol": protocol.name},
+        "model": {"name": "in training", "version": "0", "licence": "not stated", "protocol": protocol.name} | named,
         "canvas": {"shape": list(canvas.shape), "voxel_mm": canvas.voxel_mm},
         "labels": {"ids": protocol.ids.tolist()},
         "runtime": {"peak_mib": 1},

@@ -13,7 +13,7 @@ POSED: dict[str, Any] = {"rotation": 6.0, "scaling": 0.06, "shift_mm": 2.0}
 
 def _scanner(contrast: tuple[float, float], **others: Any) -> SynthOptions:
     """T1-like scans on which grey lies below white matter by this share of the usual contrast, from and to."""
-    family = {"t1": 0.0, "infant": 1.0, "infant_contrast": contrast}  # the one family whose contrast can be given
+    family = {"t1": 0.0, "infant": 1.0, "infant_contrast": contrast}
     return replace(SynthOptions(), **PLAIN | POSED | family | others)
 
 

@@ -1,7 +1,7 @@
 """The main job: a scan in, labels, mask and volumes out, on the scan's own grid.
 
 Read → canonical orientation → centre of the brain → one fixed canvas → normalise → one pass → probabilities → the
-scan's grid → labels → small islands removed. No PyTorch.
+scan's grid → labels → small islands removed. No PyTorch, but for a GPU and for training runs.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from spanseg.labels import Protocol, load_protocol
 from spanseg.machine import instruction_sets
 from spanseg.passes import Looking, View, field_bytes, find_brain
 from spanseg.result import OFF_CANVAS, Segmentation, StructureVolume
-from spanseg.runtime import Engine, ModelFolder, Words, is_run, open_model, peak_bytes
+from spanseg.runtime import Engine, ModelFolder, Words, is_run, open_model, peak_bytes, require_threads
 from spanseg.volume import Orientation, Volume, canonical
 
 if TYPE_CHECKING:
@@ -53,8 +53,8 @@ class SegmentOptions:
         lesion_mask: image whose voxels above 0 are lesion.
         probabilities: keep the class probabilities in the result.
         flip: segment the mirror image too and take the mean: twice the network's time, a little better.
-        prompts: what a training run of SAM may prompt itself with: ``none``, ``box``, ``point`` or ``adaptive`` (boxes,
-            then points; taken where ``None`` is given).
+        prompts: what a training run of SAM may prompt itself with: ``none`` (as ``None``), ``box``, ``point`` or
+            ``adaptive`` (boxes, then points).
         centre_note: how the model was chosen for a centre, kept as a note; empty if it was not.
     """
 
@@ -99,14 +99,13 @@ class Predictor:
             "precision": self.engine.precision,
             "threads": self.engine.threads,
             "instruction_sets": instruction_sets(),
-        } | ({"prompted_by": self.engine.policy} if hasattr(self.engine, "policy") else {})
+        } | ({"prompted_by": self.engine.policy} if self.engine.policy else {})
 
-    def remarks(self) -> dict[str, Any]:
-        """What else the record keeps of the model, and what prompted each structure of the last scan, if it can be."""
+    def remarks(self, prompted: dict[int, str]) -> dict[str, Any]:
+        """What else the record keeps of the model, and what it prompted each structure of a scan with, if it did."""
         names = [structure.name for structure in self.protocol.structures]
-        used = getattr(self.engine, "used", {})
         said = {"licence": self.folder.table["model"]["licence"], "model_title": self.folder.title}
-        return said | ({"prompts": {names[index]: kind for index, kind in used.items()}} if used else {})
+        return said | ({"prompts": {names[index]: kind for index, kind in prompted.items()}} if prompted else {})
 
     def words_for(self, options: SegmentOptions) -> list[Words]:
         """The sentences that one scan is segmented with; none for a model that is told nothing."""
@@ -131,14 +130,17 @@ def _exported(options: SegmentOptions) -> tuple[ModelFolder, Any]:
 
 def _run(options: SegmentOptions) -> tuple[ModelFolder, Any]:
     """A training run in the place of a model folder, and what runs its network."""
-    if options.precision == "bf16" or options.max_memory_bytes is not None:
+    if options.precision not in ("auto", "f32") or options.max_memory_bytes is not None or options.flip:
         raise SpansegError(
-            f"{options.model}: --precision bf16 and --max-memory are for exported models, not for a training run; "
-            "leave them out."
+            f"{options.model}: --precision bf16, --max-memory and --flip are for exported models, not for a training "
+            "run; leave them out."
         )
+    if options.threads is not None:
+        require_threads(options.threads)
     from spanseg.slice_engine import open_run
 
-    return open_run(Path(options.model), options.prompts or "adaptive", options.device, options.threads)
+    policy = "none" if options.prompts is None else options.prompts
+    return open_run(Path(options.model), policy, options.device, options.threads)
 
 
 def _engine(folder: ModelFolder, options: SegmentOptions) -> Any:
@@ -273,7 +275,7 @@ def segment_scan(scan: Scan, predictor: Predictor, options: SegmentOptions) -> S
             "timings_s": clock.seconds,
         }
         | ({"facts_spread": spread} if spread else {})
-        | predictor.remarks(),
+        | predictor.remarks(view.prompted),
         facts_std=_facts_std(scan, view, orientation, options),
     )
 
@@ -316,20 +318,28 @@ def _volumes(
         for index, structure in enumerate(protocol.structures)
         if index
     ]
-    for tissue, value in protocol.tissues.items():
-        members = protocol.tissue_of_class == value
-        name = f"Total-{tissue}"  # CSF is the name of a structure too
-        rows.append(StructureVolume(0, name, float(soft[members].sum()), float(counts[members].sum())))
-    brain = float(mask.sum()) * voxel_mm3
-    if stripped:
-        reason = "the scan is skull-stripped: what lay between brain and skull is not in it"
-        rows.append(StructureVolume(0, "IntraCranialVol", None, None, reason))
-    else:
-        rows.append(StructureVolume(0, "IntraCranialVol", brain, brain))
+    rows += _sums(protocol, soft, counts, None if stripped else float(mask.sum()) * voxel_mm3)
     if lesion is not None:
         size = float((lesion > 0).sum()) * voxel_mm3
         rows.append(StructureVolume(LESION_ID, "Lesion", size, size))
     return tuple(rows)
+
+
+def _sums(
+    protocol: Protocol, soft: np.ndarray, counts: np.ndarray, intracranial_mm3: float | None
+) -> list[StructureVolume]:
+    """Rows of the tissues and of the intracranial volume, ``None`` where the scan is stripped."""
+    names = [f"Total-{tissue}" for tissue in protocol.tissues]  # CSF is the name of a structure too
+    if not protocol.covers_brain:
+        reason = f"the structures of '{protocol.name}' are not all of a brain"
+        return [StructureVolume(0, name, None, None, reason) for name in (*names, "IntraCranialVol")]
+    rows = []
+    for name, value in zip(names, protocol.tissues.values(), strict=True):
+        members = protocol.tissue_of_class == value
+        rows.append(StructureVolume(0, name, float(soft[members].sum()), float(counts[members].sum())))
+    stripped = "the scan is skull-stripped: what lay between brain and skull is not in it"
+    reason = stripped if intracranial_mm3 is None else ""
+    return [*rows, StructureVolume(0, "IntraCranialVol", intracranial_mm3, intracranial_mm3, reason)]
 
 
 def _by_name(protocol: Protocol, confidence: np.ndarray) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -43,14 +44,15 @@ class RunFolder(ModelFolder):
     """A finished training run in the place of a model folder."""
 
     def sha256(self) -> str:
-        """Hash of the weights that the run made."""
-        return checkpoint.sha256(self.path / checkpoint.DELTA)
+        """Hash of the weights that the run made and of its recipe, which says how they are used."""
+        both = [checkpoint.sha256(self.path / name) for name in (checkpoint.DELTA, "recipe.toml")]
+        return hashlib.sha256("".join(both).encode()).hexdigest()
 
 
 def open_run(
-    run: Path, policy: str = "adaptive", device: str = "cpu", threads: int | None = None
+    run: Path, policy: str = "none", device: str = "cpu", threads: int | None = None
 ) -> tuple[RunFolder, SliceEngine]:
-    """Open a finished training run of a network of slices, which cannot be exported.
+    """Open a finished training run of a network of slices. Exported, it could not prompt itself.
 
     Args:
         run: the folder.
@@ -62,16 +64,17 @@ def open_run(
         SpansegError: the run is not finished or of a network that can be exported; no such policy or device.
     """
     require_device(device)
-    if threads is not None:
-        torch.set_num_threads(threads)
     recipe, network = checkpoint.restore(run)
     if recipe["backbone"]["name"] != "sam":
         raise SpansegError(
-            f"{run}: this training run's network can be exported: 'spanseg export {run} --to FOLDER', then segment "
-            "with --model FOLDER."
+            f"{run}: this is a training run of a network that takes no prompts: export it with 'spanseg export {run} "
+            "--to FOLDER --check SCAN', then segment with --model FOLDER."
         )
-    table = described(recipe).table
+    if recipe["canvas"].get("windows"):
+        raise SpansegError(f"{run}: a network of slices looks at one canvas; take 'windows' out of its recipe.")
+    if threads is not None:
+        torch.set_num_threads(threads)
+    version = checkpoint.sha256(run / checkpoint.DELTA)[:12]
     title = recipe.get("recipe", {}).get("title", "SAM")
-    named = {"name": run.resolve().name, "title": title, "version": checkpoint.sha256(run / checkpoint.DELTA)[:12]}
-    folder = RunFolder(run, table | {"model": table["model"] | named})
-    return folder, SliceEngine(network.eval(), policy, device)
+    named = described(recipe, name=run.resolve().name, title=title, version=version)
+    return RunFolder(run, named.table), SliceEngine(network.eval(), policy, device)

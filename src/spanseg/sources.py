@@ -1,6 +1,7 @@
 """What a recipe trains on: synthetic scans, real ones or a mixture, told what is known about people."""
 
 import dataclasses
+import math
 from typing import Any
 
 from spanseg import model, splits
@@ -52,11 +53,21 @@ def synth_options(recipe: dict[str, Any]) -> SynthOptions:
     """How far the generator goes in a recipe.
 
     Raises:
-        SpansegError: an unknown key.
+        SpansegError: an unknown key, or a range that is none.
     """
     section = {key: value for key, value in recipe.get("synth", {}).items() if key not in OWN}
+    for key, value in section.items():
+        if isinstance(getattr(SynthOptions(), key, None), tuple) and not _is_range(value):
+            raise SpansegError(f"the recipe's [synth] {key} is a lowest and a highest number such as [0.7, 1.35].")
     options: SynthOptions = options_from(SynthOptions, section, "synth")
     return options
+
+
+def _is_range(value: Any) -> bool:
+    """Whether a value is two finite numbers, the lower one first."""
+    if not isinstance(value, list | tuple) or len(value) != 2:
+        return False
+    return all(isinstance(end, int | float) and math.isfinite(end) for end in value) and value[0] <= value[1]
 
 
 def split_maps(maps: list[PackedMap], left_out: int) -> tuple[list[PackedMap], list[PackedMap]]:

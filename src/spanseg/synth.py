@@ -29,7 +29,7 @@ class SynthOptions:
         t1, t2, flair, random, infant: relative frequency of each family of contrasts.
         t1_contrast: how far grey lies below white matter on T1-like scans, lowest and highest share of the prior's.
         t1_csf: how bright CSF is on T1-like scans, lowest and highest multiple of the prior's.
-        flair_contrast: lowest and highest contrast of FLAIR-like scans; at 0.2 grey is 8 % brighter than white, at 0.75 77 %.
+        flair_contrast: lowest and highest contrast of FLAIR-like scans; at 0.2 grey is 8 % above white, at 0.75 77 %.
         infant_contrast: how far grey lies below white matter on infants' scans, lowest and highest share of an adult's.
         rotation, scaling, shear, shift_mm: largest affine changes; pitch goes up to twice ``rotation``.
         elastic_mm: standard deviation of the smooth displacement.

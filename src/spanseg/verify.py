@@ -15,7 +15,7 @@ from spanseg.centres import ADAPTERS
 from spanseg.errors import SpansegError
 from spanseg.facts import Facts
 from spanseg.images import read_labels, read_scan
-from spanseg.runtime import open_model
+from spanseg.runtime import is_run, open_model
 from spanseg.segmenter import SegmentOptions
 
 EXPLAINS = ("model_version", "model_sha256", "spanseg", "engine", "precision", "threads", "instruction_sets")
@@ -59,6 +59,11 @@ def verify(
         return Verdict(False, (f"{scan_path} is not the scan that this result was made from: its hash differs.",))
     known = Facts(**(_stored_facts(record) | (facts or Facts()).known))
     options = _options(record, known, lesion_mask, model)
+    if options.prompts is not None and not is_run(options.model):
+        raise SpansegError(
+            f"{record_path}: this result was made with the training run '{record['model']}'; give its folder with "
+            "--model."
+        )
     predictor = segmenter.load_model(options)
     labels = segmenter.segment_scan(read_scan(scan_path, options.trust), predictor, options).labels.data
     findings = [*_facts_findings(record, known), *_differences(record, predictor.identity)]

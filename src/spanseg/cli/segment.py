@@ -90,7 +90,7 @@ def segment(
     tell_diagnosis: Annotated[bool, typer.Option("--tell-diagnosis", help="Tell the diagnosis too.")] = False,
     store_facts: Annotated[bool, typer.Option("--store-facts", help="Keep age, sex, diagnosis in the files.")] = False,
     model: Annotated[str, typer.Option(help="A shipped model, a model folder, or a training run of SAM.")] = "default",
-    prompts: Annotated[Prompts | None, typer.Option(help="What SAM prompts itself with; else adaptive.")] = None,
+    prompts: Annotated[Prompts | None, typer.Option(help="What a run of SAM prompts itself with (else none).")] = None,
     centre: Annotated[str | None, typer.Option(help="Use this centre's adapter, made by 'spanseg adapt'.")] = None,
     adapters: Annotated[Path, typer.Option(help="Folder of adapters.")] = Path("spanseg-adapters"),
     flip: Annotated[bool, typer.Option("--flip", help="Average with the mirror image: slower, a bit better.")] = False,

@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 import torch
 
+from spanseg.errors import SpansegError
 from spanseg.generation import PackedMap, load_classes, pack
 from spanseg.labels import load_protocol
+from spanseg.sources import synth_options
 from spanseg.synth import Canvas, Generator, SynthOptions, blur
 from spanseg.volume import Volume
 
@@ -151,3 +153,38 @@ def test_our_own_result_can_be_drawn_from(demo_labels: Path) -> None:
     image, target, *_ = Generator(real_map(demo_labels), TABLE, Canvas((80, 112, 80), 2.0), WHOLE).draw(0, 0)
     assert target.unique().numel() > 20
     assert image.isfinite().all()
+
+
+CLEAN = replace(
+    SynthOptions(t1=0, t2=0, flair=0, random=0, infant=0, strip=0, cut=0, bias=0, thick=0, ghost=0, blur_mm=0, noise=0),
+    contrast_jitter=0.0,
+    gamma=0.0,
+)
+
+
+def ratio(labels: Volume, options: SynthOptions) -> float:
+    """How bright the deep voxels of cortex are beside those of white matter, mean of four draws."""
+    source, found = generator(labels, options), []
+    for index in range(4):
+        sample = source.draw(5, index)
+        image, classes = sample.image[0, 0].numpy(), sample.target[0].numpy()
+        cortex, white = ([ASEG.class_of(one) for one in ids] for ids in ((3, 42), (2, 41)))
+        found.append(np.median(image[np.isin(classes, cortex)]) / np.median(image[np.isin(classes, white)]))
+    return float(np.mean(found))
+
+
+def test_grey_comes_nearer_to_white_with_less_t1_contrast(tiny_labels: Volume) -> None:
+    found = [ratio(tiny_labels, replace(CLEAN, t1=1, t1_contrast=(one, one))) for one in (1.3, 0.7, 0.1)]
+    assert found[0] < found[1] < found[2] < 1.1
+
+
+def test_grey_is_nearly_white_with_little_flair_contrast(tiny_labels: Volume) -> None:
+    found = [ratio(tiny_labels, replace(CLEAN, flair=1, flair_contrast=(one, one))) for one in (0.85, 0.5, 0.2)]
+    assert found[0] > found[1] > found[2] > 0.95
+
+
+@pytest.mark.parametrize("value", [5, "weak", [1.35, 0.7], [0.7], [0.7, 1.0, 2.0], [0.0, float("inf")]])
+@pytest.mark.parametrize("key", ["t1_contrast", "t1_csf", "flair_contrast", "infant_contrast"])
+def test_a_range_that_is_none_is_refused(key: str, value: object) -> None:
+    with pytest.raises(SpansegError, match=f"{key} is a lowest and a highest number"):
+        synth_options({"synth": {key: value}})

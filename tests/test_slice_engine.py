@@ -148,6 +148,10 @@ def test_a_name_that_is_no_run_is_answered_as_before(scan: Path, tmp_path: Path,
     assert code == 2 and "this model folder cannot be read" in said
 
 
+def test_a_folder_may_be_given_as_a_path(run: Path) -> None:
+    assert load_model(SegmentOptions(model=run)).identity["model"] == "tiny-sam"  # type: ignore[arg-type]
+
+
 def test_a_run_that_can_be_exported_says_so(tmp_path: Path) -> None:
     recipe = {
         "recipe": {"protocol": "aseg"},

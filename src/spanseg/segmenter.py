@@ -73,6 +73,9 @@ class SegmentOptions:
     flip: bool = False
     prompts: str | None = None
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "model", str(self.model))  # a Path is as good
+
 
 class Predictor:
     """A loaded model, ready for any number of scans."""

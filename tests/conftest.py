@@ -1,5 +1,6 @@
 """What all tests share: checked tensor shapes, a small label map, and where real data may lie."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,10 @@ from spanseg.volume import Volume
 ROOT = Path(__file__).parents[1]
 CHECKED = ["spanseg.nets", "spanseg.losses", "spanseg.optim", "spanseg.objectives", "spanseg.synth"]
 checked = beartype(conf=BeartypeConf(is_pep484_tower=True))  # an int will do where a float is asked for
+
+# The networks of the tests are tiny: a second thread brings nothing, and waits by spinning where others want the core.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 install_import_hook(CHECKED, "conftest.checked")  # before they are imported: shapes in annotations are then checked
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+import spanseg
 import tiny
 from spanseg import adaptation, adapter_request, centres, checkpoint, export, model, runtime, segmenter, splits
 from spanseg.cli import main as cli
@@ -80,8 +81,8 @@ def test_the_plan_says_what_will_be_trained(adapter):
 
 def test_an_adapter_changes_what_the_model_finds_and_nothing_in_the_base(adapter, base, pairs):
     before = (base / "weights.safetensors").read_bytes()
-    first = segmenter.segment(pairs[4][0], model=str(base))
-    second = segmenter.segment(pairs[4][0], model=str(adapter[0]))
+    first = spanseg.segment(pairs[4][0], model=str(base))
+    second = spanseg.segment(pairs[4][0], model=str(adapter[0]))
     assert (first.labels.data != second.labels.data).any()
     assert (base / "weights.safetensors").read_bytes() == before
 
@@ -214,7 +215,7 @@ def test_tokens_alone_adapt_and_export(base, pairs, tmp_path):
     assert any(name.startswith("tokens.") for name in names)
     heard = [value for name, value in names.items() if name.startswith("meetings.") and "scale" in name]
     assert heard and any(value.any() for value in heard), "the tokens of the centre are fed in training"
-    assert segmenter.segment(pairs[0][0], model=str(tmp_path / "few")).volumes
+    assert spanseg.segment(pairs[0][0], model=str(tmp_path / "few")).volumes
 
 
 def test_people_are_not_on_both_sides(pairs):

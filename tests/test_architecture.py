@@ -32,7 +32,7 @@ LAYERS = (  # imports go down or stay level, never up
     """model""",
     # 4 verbs
     """runtime runtime_torch telling chain passes labelling segmenter swaps centres asymmetry measures flags
-    quality report report_pictures sidecar outputs batch_table batch verify evaluation evaluate judging checkpoint
+    quality api report report_pictures sidecar outputs batch_table batch verify evaluation evaluate judging checkpoint
     import_weights import_sam text_tower params splits cascade sources folds train rebalance board runs graph export
     adapter_request adaptation simulate scanners compare correcting network_predictor slice_answers slice_engine
     correcting_sam events beliefs beginnings session session_folder corrected corrected_dataset serve""",

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+import spanseg
 import tiny
 from spanseg import cascade, checkpoint, export, folds, generation, model, recipe, runs, segmenter, sources, splits
 from spanseg.chain import stacked
@@ -104,7 +105,7 @@ def test_a_chain_exports_and_segments(first, tmp_path):
     )
     assert measured["f32_against_pytorch"] >= 0.998
     (scan,) = simulate([tiny.write_map(tmp_path / "map.nii.gz")], tmp_path / "bids", 1, voxel_mm=3.0)
-    assert segmenter.segment(scan, model=str(tmp_path / "model")).volumes
+    assert spanseg.segment(scan, model=str(tmp_path / "model")).volumes
 
 
 @pytest.mark.parametrize("takes", [["age"], None])

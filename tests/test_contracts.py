@@ -16,7 +16,7 @@ BACKBONES: dict[str, dict[str, Any]] = {  # the smallest of each kind, with the 
     "res_unet": {"shape": (16, 16, 16), "widths": [8, 12, 16], "head_channels": 8, "local_channels": 4},
     "unet": {"shape": (16, 16, 16), "widths": [4, 8, 12]},
     "unetr": {"shape": (32, 32, 32), "feature_size": 4, "hidden_size": 24, "mlp_dim": 48, "num_heads": 3},
-    "swin_unetr": {"shape": (32, 32, 64), "feature_size": 12},
+    "swin_unetr": {"shape": (32, 32, 64), "feature_size": 12, "window_size": 4},
     "sam": {"shape": (16, 12, 20), "size": "tiny", "side": 32},
     "slice_unet": {"shape": (16, 12, 18), "widths": [4, 8, 12]},
 }

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+import spanseg
 import tiny
 from spanseg import checkpoint, export, model, segmenter, sidecar, swaps
 from spanseg.errors import SpansegError
@@ -74,7 +75,7 @@ def test_it_agrees_with_pytorch_for_every_sentence(run, canvas, exported):
 
 def test_facts_change_the_result_and_the_diagnosis_only_when_asked(exported, scan):
     def volumes(**settings):
-        return [row.mm3 for row in segmenter.segment(scan, model=str(exported), **settings).volumes]
+        return [row.mm3 for row in spanseg.segment(scan, model=str(exported), **settings).volumes]
 
     nobody = volumes()
     assert volumes(facts=Facts(age_years=72, sex="F")) != nobody
@@ -103,7 +104,7 @@ def test_the_title_follows_from_the_encoder_not_from_what_was_written_by_hand(ex
 
 
 def test_marginalising_averages_over_ages_and_says_so(exported, scan):
-    result = segmenter.segment(scan, model=str(exported), facts_policy="marginalise", probabilities=True)
+    result = spanseg.segment(scan, model=str(exported), facts_policy="marginalise", probabilities=True)
     assert any(f"{len(MARGINAL_AGES_YEARS)} ages were averaged" in note for note in result.notes)
     spread = result.details["facts_spread"]
     assert 0 < spread["mean_std"] < 0.5 and 0 < spread["label_differs_share"] < 1
@@ -112,7 +113,7 @@ def test_marginalising_averages_over_ages_and_says_so(exported, scan):
     assert result.facts_std.data.max() < 0.71
     inside = result.labels.data > 0
     assert result.facts_std.data[inside].mean() == pytest.approx(spread["mean_std"], rel=0.3)
-    once = segmenter.segment(scan, model=str(exported), probabilities=True)
+    once = spanseg.segment(scan, model=str(exported), probabilities=True)
     assert once.facts_std is None and "facts_spread" not in once.details
 
 

@@ -12,7 +12,7 @@ from typing import Any
 __version__ = "0.1.0"
 __all__ = ["SpansegError", "Volume", "__version__", "segment"]
 
-_LAZY = {"segment": "spanseg.segmenter", "Volume": "spanseg.volume", "SpansegError": "spanseg.errors"}
+_LAZY = {"segment": "spanseg.api", "Volume": "spanseg.volume", "SpansegError": "spanseg.errors"}
 
 
 def __getattr__(name: str) -> Any:

@@ -18,7 +18,7 @@ import numpy as np
 from spanseg import __version__, labelling
 from spanseg.errors import SpansegError
 from spanseg.facts import Facts
-from spanseg.images import Scan, read_scan, scan_of
+from spanseg.images import Scan
 from spanseg.intervals import read_intervals
 from spanseg.labels import Protocol, load_protocol
 from spanseg.machine import instruction_sets
@@ -205,29 +205,6 @@ def load_model(options: SegmentOptions) -> Predictor:
             for a network that takes none.
     """
     return Predictor(options)
-
-
-def segment(source: str | Path | Volume, options: SegmentOptions | None = None, **settings: Any) -> Segmentation:
-    """Segment one scan.
-
-    Args:
-        source: path of a NIfTI or MGH file, or a volume.
-        options: how; or give the fields of :class:`SegmentOptions` as keyword arguments.
-        settings: fields of :class:`SegmentOptions`.
-
-    Example:
-        >>> result = segment("sub-01_T1w.nii.gz", precision="f32")  # doctest: +SKIP
-        >>> result.volumes[0].name  # doctest: +SKIP
-        'Left-Cerebral-White-Matter'
-
-    Raises:
-        SpansegError: the scan cannot be read or segmented.
-    """
-    if options is not None and settings:
-        raise SpansegError(f"segment takes options or keywords, not both: {', '.join(settings)} would be ignored.")
-    chosen = options or SegmentOptions(**settings)
-    scan = scan_of(source) if isinstance(source, Volume) else read_scan(source, chosen.trust, chosen.max_memory_bytes)
-    return segment_scan(scan, load_model(chosen), chosen)
 
 
 def segment_scan(scan: Scan, predictor: Predictor, options: SegmentOptions) -> Segmentation:

@@ -183,8 +183,24 @@ def test_grey_is_nearly_white_with_little_flair_contrast(tiny_labels: Volume) ->
     assert found[0] > found[1] > found[2] > 0.95
 
 
+def test_csf_is_brighter_on_t2_and_nothing_else_is(tiny_labels: Volume) -> None:
+    def fluid(csf: float) -> tuple[float, float]:
+        """How bright CSF and cortex are beside white matter."""
+        sample = generator(tiny_labels, replace(CLEAN, t2=1, t2_contrast=(0.5, 0.5), t2_csf=(csf, csf))).draw(5, 0)
+        image, classes = sample.image[0, 0].numpy(), sample.target[0].numpy()
+        white, cortex, ventricle = (
+            np.median(image[np.isin(classes, [ASEG.class_of(one) for one in ids])])
+            for ids in ((2, 41), (3, 42), (4, 43))
+        )
+        return float(ventricle / white), float(cortex / white)
+
+    (dim, grey), (bright, same_grey) = fluid(1.0), fluid(2.0)
+    assert bright > 1.6 * dim
+    assert same_grey == pytest.approx(grey, rel=0.05)
+
+
 @pytest.mark.parametrize("value", [5, "weak", [1.35, 0.7], [0.7], [0.7, 1.0, 2.0], [0.0, float("inf")]])
-@pytest.mark.parametrize("key", ["t1_contrast", "t1_csf", "flair_contrast", "infant_contrast"])
+@pytest.mark.parametrize("key", ["t1_contrast", "t1_csf", "t2_contrast", "t2_csf", "flair_contrast", "infant_contrast"])
 def test_a_range_that_is_none_is_refused(key: str, value: object) -> None:
     with pytest.raises(SpansegError, match=f"{key} is a lowest and a highest number"):
         synth_options({"synth": {key: value}})

@@ -29,6 +29,8 @@ class SynthOptions:
         t1, t2, flair, random, infant: relative frequency of each family of contrasts.
         t1_contrast: how far grey lies below white matter on T1-like scans, lowest and highest share of the prior's.
         t1_csf: how bright CSF is on T1-like scans, lowest and highest multiple of the prior's.
+        t2_contrast: lowest and highest contrast of T2-like scans, before CSF is made brighter.
+        t2_csf: how bright CSF is on T2-like scans, lowest and highest multiple of what the contrast makes of it.
         flair_contrast: lowest and highest contrast of FLAIR-like scans; at 0.2 grey is 8 % above white, at 0.75 77 %.
         infant_contrast: how far grey lies below white matter on infants' scans, lowest and highest share of an adult's.
         rotation, scaling, shear, shift_mm: largest affine changes; pitch goes up to twice ``rotation``.
@@ -51,6 +53,8 @@ class SynthOptions:
     infant: float = 0.05
     t1_contrast: tuple[float, float] = (0.7, 1.35)
     t1_csf: tuple[float, float] = (0.3, 1.5)
+    t2_contrast: tuple[float, float] = (0.55, 0.85)
+    t2_csf: tuple[float, float] = (1.0, 1.0)
     flair_contrast: tuple[float, float] = (0.55, 0.85)
     infant_contrast: tuple[float, float] = (-0.5, 0.3)
     rotation: float = 12.0
@@ -197,8 +201,14 @@ class _Contrasts:
         means[self.kind == "head"] = self.t1[self.kind == "head"]
         return means
 
-    def _t2(self, rng: np.random.Generator, contrast: tuple[float, float] = (0.55, 0.85)) -> np.ndarray:
+    def _t2(self, rng: np.random.Generator) -> np.ndarray:
         """Contrast turned over: CSF bright, white matter dark."""
+        means, (low, high) = self._turned_over(rng, self.options.t2_contrast), self.options.t2_csf
+        means[self.kind == "CSF"] *= rng.uniform(low, high) if low < high else low  # what is fixed is not drawn
+        return means
+
+    def _turned_over(self, rng: np.random.Generator, contrast: tuple[float, float]) -> np.ndarray:
+        """Means of a contrast in which what is bright on T1 is dark."""
         means = 1.1 - rng.uniform(*contrast) * self.t1
         head = self.kind == "head"
         means[head] = np.where(self.t1[head] < 0.2, self.t1[head], rng.uniform(0.1, 0.8, int(head.sum())))
@@ -206,7 +216,7 @@ class _Contrasts:
 
     def _flair(self, rng: np.random.Generator) -> np.ndarray:
         """As T2, with dark CSF."""
-        means = self._t2(rng, self.options.flair_contrast)
+        means = self._turned_over(rng, self.options.flair_contrast)
         csf = self.kind == "CSF"
         means[csf] = rng.uniform(0.05, 0.3) * (0.5 + self.t1[csf])
         return means

@@ -56,6 +56,14 @@ def test_a_table_that_makes_no_sense_is_refused(change: dict[str, object], tmp_p
         runtime.open_model(str(folder_with(tmp_path, **change)))
 
 
+def test_a_run_that_is_not_finished_is_told_from_a_folder_without_a_model(tmp_path: Path) -> None:
+    with pytest.raises(SpansegError, match=r"found no model\.toml"):
+        runtime.open_model(str(tmp_path))
+    (tmp_path / "recipe.toml").write_text("[recipe]", encoding="utf-8")
+    with pytest.raises(SpansegError, match="this training run is not finished; go on with it with 'spanseg train'"):
+        runtime.open_model(str(tmp_path))
+
+
 def test_windows_are_declared_or_not_there(tmp_path: Path) -> None:
     assert not runtime.open_model("default").windows
     assert runtime.open_model(str(folder_with(tmp_path, canvas__windows=True))).windows

@@ -134,6 +134,8 @@ def open_model(name_or_path: str) -> ModelFolder:
             raise SpansegError(
                 f"there is no model '{name_or_path}': shipped are {names}; else give a folder of 'spanseg export'."
             )
+        if (path / "recipe.toml").is_file() and not (path / "model.toml").is_file():
+            raise SpansegError(f"{path}: this training run is not finished; go on with it with 'spanseg train'.")
         for needed in ("model.toml", "model.onnx"):
             if not (path / needed).is_file():
                 raise SpansegError(

@@ -174,7 +174,7 @@ def adapt(
     trainer.run(report=report, until_s=began + options.budget_s)
     weights = with_volumes(network, trainer.ema, still, volumes)
     checkpoint.save(folder, {name: value.half() for name, value in weights.items()}, recipe)
-    (folder / "state.safetensors").unlink(missing_ok=True)
+    (folder / checkpoint.STATE).unlink(missing_ok=True)
     return folder / checkpoint.DELTA
 
 

@@ -16,6 +16,7 @@ from spanseg.errors import SpansegError
 from spanseg.tensors import load_tensors, save_tensors
 
 DELTA = "delta.safetensors"
+STATE = "state.safetensors"
 _WEIGHTS = (DELTA, "weights.safetensors")
 
 
@@ -190,12 +191,12 @@ def load_delta(network: nn.Module, tensors: dict[str, Tensor], where: str) -> No
 def save_state(folder: Path, step: int, groups: dict[str, dict[str, Tensor]]) -> None:
     """Write everything that resuming needs; the step is stored with the tensors, so that they cannot disagree."""
     tensors = {f"{group}/{key}": value for group, named in groups.items() for key, value in named.items()}
-    save_tensors(folder / "state.safetensors", tensors, {"step": json.dumps(step)})
+    save_tensors(folder / STATE, tensors, {"step": json.dumps(step)})
 
 
 def load_state(folder: Path) -> tuple[int, dict[str, dict[str, Tensor]]] | None:
     """Read what :func:`save_state` wrote; ``None`` if there is nothing to resume."""
-    path = folder / "state.safetensors"
+    path = folder / STATE
     if not path.is_file():
         return None
     tensors = load_tensors(path)

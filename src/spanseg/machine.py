@@ -217,6 +217,14 @@ def _run(command: list[str]) -> str:
         return ""
 
 
+def forget_peak_memory() -> None:
+    """Let :func:`peak_memory_bytes` count from here on; does nothing where the system cannot (all but Linux)."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    except OSError:
+        return
+
+
 def peak_memory_bytes() -> int | None:
     """Largest resident memory of this process so far; ``None`` where the system does not tell (Windows)."""
     status = Path("/proc/self/status")

@@ -46,8 +46,8 @@ def simulate(
         count: number of people.
         voxel_mm: edge length of the voxels.
         seed: the same seed gives the same data set.
-        options: how far the generator goes; ``None`` for plain T1-like scans of people whose whole brain is seen:
-            who is too large for the field of view is drawn again.
+        options: how far the generator goes; ``None`` for plain T1-like scans. Who is too large for the field of view is
+            drawn again, but for options that cut it themselves (``cut``).
         invent_facts: write an invented age and sex for each person, which have nothing to do with the scans.
 
     Returns:
@@ -74,7 +74,7 @@ def simulate(
     scans = []
     for n in range(count):
         generator, draw = generators[n % len(maps)], (seed, n)
-        sample = generator.draw(*draw) if options else _whole(generator, protocol, draw, maps[n % len(maps)])
+        sample = generator.draw(*draw) if how.cut else _whole(generator, protocol, draw, maps[n % len(maps)])
         scans.append(_write(sample, protocol.ids, affine, folder, _name(n)))
     return scans
 

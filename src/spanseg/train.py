@@ -188,10 +188,8 @@ class Trainer:
             writer.writerow({key: f"{value:.6g}" for key, value in row.items()})
 
     def history(self) -> list[dict[str, float]]:
-        """What was logged, one row a step (of a step done again after a kill, the last); NaN where there is none."""
-        with (self.folder / HISTORY).open(newline="", encoding="utf-8") as stream:
-            rows = [{key: float(value or "nan") for key, value in row.items()} for row in csv.DictReader(stream)]
-        return list({row["step"]: row for row in rows}.values())
+        """What was logged, as :func:`read_history` gives it."""
+        return read_history(self.folder)
 
     def save(self) -> None:
         """Write the state that :meth:`run` resumes from."""
@@ -222,6 +220,13 @@ class Trainer:
         for key, value in groups["optimiser"].items():
             name, _, slot = key.rpartition("/")
             self.optimiser.state[self.trained[name]][slot] = value.to(device if value.ndim else "cpu")
+
+
+def read_history(folder: Path) -> list[dict[str, float]]:
+    """What a run logged, one row a step (of a step done again after a kill, the last); NaN where there is none."""
+    with (folder / HISTORY).open(newline="", encoding="utf-8") as stream:
+        rows = [{key: float(value or "nan") for key, value in row.items()} for row in csv.DictReader(stream)]
+    return list({row["step"]: row for row in rows}.values())
 
 
 def _groups(network: nn.Module, trained: list[nn.Parameter], options: TrainOptions) -> list[dict[str, Any]]:

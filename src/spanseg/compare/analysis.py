@@ -14,6 +14,10 @@ Subject = tuple[str, str]
 """Centre and name."""
 ASD_AS_PRINTED = 100
 """The papers print average surface distances in hundredths of a millimetre."""
+RISING = 0.005
+"""A curve that gained more Dice than this in its tail has not converged; within this of its best it has arrived."""
+TAIL = 1 / 3
+"""How much of the steps the tail is: in the last sixth the learning rate is so low that every curve is flat."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,14 @@ def by_subject(
             of_row = values.setdefault(line["row"], {})
             of_row.setdefault((line["centre"], line["subject"]), []).append(float(line[metric]))
     return {row: {who: sum(all_) / len(all_) for who, all_ in found.items()} for row, found in values.items()}
+
+
+def converged(looks: Sequence[tuple[float, float]], steps: float) -> str:
+    """Whether a learning curve (step and Dice of each look) had stopped rising: ``yes``, ``no``, or ``n/a``."""
+    before = [score for step, score in looks if step <= (1 - TAIL) * steps]
+    if not before:
+        return "n/a"
+    return "no" if looks[-1][1] - before[-1] > RISING else "yes"
 
 
 def in_part(part: str) -> Callable[[Line], bool]:

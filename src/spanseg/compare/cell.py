@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -13,7 +14,9 @@ from torch import nn
 
 from spanseg import checkpoint, model, runs
 from spanseg import recipe as recipes
+from spanseg.compare.analysis import RISING, converged
 from spanseg.compare.design import NEW, OLD, Split
+from spanseg.compare.origins import claim
 from spanseg.compare.people import Person, told_facts
 from spanseg.compare.prompted import answered, drawn_classes
 from spanseg.compare.results import SCORES, Cell, Finished
@@ -23,18 +26,15 @@ from spanseg.facts import Facts
 from spanseg.images import read_labels, read_scan
 from spanseg.interfaces import Source
 from spanseg.labelled import read_labelled
-from spanseg.machine import peak_memory_bytes
+from spanseg.machine import forget_peak_memory, peak_memory_bytes
 from spanseg.network_predictor import NetworkPredictor
 from spanseg.sampling import GENTLE, STILL, RealScans
 from spanseg.schemes import find_scheme
 from spanseg.segmenter import SegmentOptions, segment_scan
 from spanseg.sources import synth_options, teller
 from spanseg.synth import SynthOptions
-from spanseg.train import Trainer
+from spanseg.train import Trainer, read_history
 
-RISING = 0.005
-"""A curve that gained more Dice than this in its tail has not converged; within this of its best it has arrived."""
-TAIL = 1 / 6
 Report = Callable[[Cell, dict[str, float]], None]
 
 
@@ -63,6 +63,7 @@ class CellRunner:
         recipe = recipe_of(self.study, row, cell.seed)
         if row.starts and split.before:
             recipe["train"]["start"] = str(self.base(split, cell.seed))
+        forget_peak_memory()
         told = {person.identity: person.facts for person in told_facts(self.people, row.facts, cell.seed)}
         network, trainer, history = self._network(cell, split, row, recipe, told)
         began = time.monotonic()
@@ -72,22 +73,29 @@ class CellRunner:
     def base(self, split: Split, seed: int) -> Path:
         """The run in which the base model learned the centres that it knows before a split."""
         folder = self.work / f"base-{split.name}-{seed}"
+        recipe = recipe_of(replace(self.study, steps=self.study.base_steps), base_row(self.study), seed)
+        told = {person.identity: person.facts for person in (*split.before, *split.watched_before)}
+        claim(folder, recipe, split.before, split.watched_before, told)
         if not (folder / checkpoint.DELTA).is_file():
-            row = base_row(self.study)
-            recipe = recipe_of(replace(self.study, steps=self.study.base_steps), row, seed)
-            source = self._source(split.before, recipe, {person.identity: person.facts for person in split.before})
-            trainer, _ = runs.prepare_on(recipe, source, None, folder)
-            trainer.run(report=lambda row: self.report(Cell(seed, split.name, "base"), row))
+            source = self._source(split.before, recipe, told)
+            watched = self._source(split.watched_before, recipe, told, STILL) if split.watched_before else None
+            trainer, look = runs.prepare_on(recipe, source, watched, folder)
+            trainer.run(look, lambda line: self.report(Cell(seed, split.name, "base"), line))
             checkpoint.save(folder, trainer.ema, recipe)
-            (folder / "state.safetensors").unlink(missing_ok=True)
+            (folder / checkpoint.STATE).unlink(missing_ok=True)
         return folder
 
     def _network(
         self, cell: Cell, split: Split, row: Row, recipe: dict[str, Any], told: dict[str, Facts]
     ) -> tuple[nn.Module, Trainer | None, list[dict[str, float]]]:
-        """The network that a cell tests; if it was trained for this cell, with its trainer and what was logged."""
+        """The network that a cell tests; if it was trained for this cell, with its trainer and what was logged.
+
+        A base model that is tested as it is has the log of its own training.
+        """
         if not row.trains:
-            return runs.network_of(recipe).eval(), None, []
+            has_base = row.starts and split.before
+            history = read_history(self.base(split, cell.seed)) if has_base else []
+            return runs.network_of(recipe).eval(), None, history
         if not row.weights_of:
             return self._trained(cell, split, recipe, told)
         other = replace(cell, row=row.weights_of)
@@ -103,6 +111,7 @@ class CellRunner:
     ) -> tuple[nn.Module, Trainer, list[dict[str, float]]]:
         """The network of a cell after its training, with what was logged."""
         folder = self._folder(cell)
+        claim(folder, recipe, split.train, split.validate, told)
         source = self._source(split.train, recipe, told)
         watched = self._source(split.validate, recipe, told, STILL) if split.validate else None
         trainer, look = runs.prepare_on(recipe, source, watched, folder)
@@ -159,13 +168,14 @@ def _is_finished(folder: Path, recipe: dict[str, Any]) -> bool:
 def _cost(
     cell: Cell, network: nn.Module, trainer: Trainer | None, history: list[dict[str, float]], test_s: float
 ) -> dict[str, Any]:
-    """The line of ``cells.csv``; the memory is the highest of this process so far."""
+    """The line of ``cells.csv``.
+
+    The memory is the highest since the cell began. A step takes the median: some were stopped, or shared the machine.
+    """
     looks = [(line["step"], line["validation"]) for line in history if not math.isnan(line["validation"])]
     best = max((score for _, score in looks), default=math.nan)
     arrived = next((step for step, score in looks if score >= best - RISING), math.nan)
-    before = [score for step, score in looks if step <= (1 - TAIL) * len(history)]
-    rising = bool(before) and looks[-1][1] - before[-1] > RISING
-    seconds = {line["step"]: line["draw_s"] + line["step_s"] for line in history}
+    step_s = statistics.median(line["draw_s"] + line["step_s"] for line in history) if history else 0.0
     return {
         "seed": cell.seed,
         "split": cell.split,
@@ -173,11 +183,11 @@ def _cost(
         "trained": 0 if trainer is None else sum(p.numel() for p in trainer.trained.values()),
         "total": sum(p.numel() for p in network.parameters()),
         "steps": len(history),
-        "train_s": float(sum(seconds.values())),
+        "train_s": len(history) * step_s,
         "test_s": test_s,
-        "s_to_best": float(sum(value for step, value in seconds.items() if step <= arrived)) if looks else math.nan,
+        "s_to_best": arrived * step_s,
         "peak_mib": (peak_memory_bytes() or 0) // 2**20,
-        "converged": "n/a" if not before else "no" if rising else "yes",
+        "converged": converged(looks, len(history)),
     }
 
 

@@ -25,6 +25,7 @@ class Split:
         new: tests of the centre that is adapted to.
         old: tests of what was known before; empty where nothing was.
         before: whom the base model learns from first.
+        watched_before: whom the base's learning curve is followed on.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Split:
     new: tuple[Person, ...]
     old: tuple[Person, ...] = ()
     before: tuple[Person, ...] = ()
+    watched_before: tuple[Person, ...] = ()
 
 
 def splits_of(study: Study, people: Sequence[Person]) -> list[Split]:
@@ -102,14 +104,12 @@ def _leave_one_centre_out(study: Study, people: Sequence[Person]) -> list[Split]
     sides = {}
     for centre in study.centres:
         tests, *others = folds_of([person for person in people if person.centre == centre.name], study.folds)
-        sides[centre.name] = ([person for fold in others for person in fold], tests)
+        sides[centre.name] = *_without_watched([person for fold in others for person in fold], study.validate), tests
     splits = []
-    for name, (mine, tests) in sides.items():
+    for name, (train, watched, tests) in sides.items():
         rest = [side for other, side in sides.items() if other != name]
-        train, validate = _without_watched(mine, study.validate)
-        old = tuple(person for _, others in rest for person in others)
-        before = tuple(person for others, _ in rest for person in others)
-        splits.append(Split(name, train, validate, tuple(tests), old, before))
+        before, watched_before, old = (tuple(one for side in rest for one in side[kind]) for kind in range(3))
+        splits.append(Split(name, train, watched, tuple(tests), old, before, watched_before))
     return splits
 
 
@@ -133,7 +133,7 @@ def _without_watched(people: Sequence[Person], count: int) -> tuple[tuple[Person
 
 def _check(split: Split, study: Study) -> None:
     """Refuse a split that would let a test person be learned from, or that leaves one side empty."""
-    learned = {person.identity for person in (*split.train, *split.validate, *split.before)}
+    learned = {person.identity for person in (*split.train, *split.validate, *split.before, *split.watched_before)}
     both = sorted({person.identity for person in (*split.new, *split.old)} & learned)
     if both:
         raise SpansegError(

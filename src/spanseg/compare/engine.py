@@ -18,6 +18,7 @@ from spanseg import checkpoint, params
 from spanseg import recipe as recipes
 from spanseg.compare.cell import CellRunner
 from spanseg.compare.design import Split, splits_of
+from spanseg.compare.origins import fingerprint
 from spanseg.compare.people import Person, people_of
 from spanseg.compare.results import Cell, Finished, Results
 from spanseg.compare.study import Row, Study, base_row, recipe_of
@@ -34,7 +35,8 @@ class Plan:
         people: everybody.
         splits: who trains and who tests.
         cells: in the order in which they run: a seed, a split, then every row, so that each prefix compares all rows
-            on the same people as far as it got.
+            on the same people as far as it got. Where a base model learns other centres first, the rows that train
+            nothing run before all others: whether a new centre loses anything is known before anything adapts to it.
     """
 
     study: Study
@@ -50,13 +52,13 @@ class Plan:
             f"row {row.name}": recipe_of(self.study, row, 0) | {"facts": row.facts} | beside | _test_of(row)
             for row in self.study.rows
         }
-        sides = ("train", "validate", "new", "old", "before")
-        splits: dict[str, dict[str, Any]] = {
-            f"split {split.name}": {
-                side: [f"{one.centre}/{one.subject}" for one in vars(split)[side]] for side in sides
-            }
-            for split in self.splits
-        }
+        sides = ("train", "validate", "new", "old", "before", "watched_before")
+        splits: dict[str, dict[str, Any]] = {}
+        for split in self.splits:
+            groups = {side: vars(split)[side] for side in sides}
+            named = {side: [f"{one.centre}/{one.subject}" for one in people] for side, people in groups.items()}
+            data = fingerprint(one for people in groups.values() for one in people)
+            splits[f"split {split.name}"] = named | {"data": data}
         before = recipe_of(replace(self.study, steps=self.study.base_steps), base_row(self.study), 0)
         for split in self.splits:
             if split.before:
@@ -80,6 +82,9 @@ def plan_of(study: Study) -> Plan:
     people = people_of(study.centres)
     splits = splits_of(study, people)
     cells = [Cell(seed, split.name, row.name) for seed in study.seeds for split in splits for row in study.rows]
+    if study.design == "leave_one_centre_out":
+        untrained = {row.name for row in study.rows if not row.trains}
+        cells.sort(key=lambda cell: cell.row not in untrained)
     return Plan(study, tuple(people), tuple(splits), tuple(cells))
 
 
@@ -154,7 +159,7 @@ def run(
             results.add(cell, runner.run(cell))
             yield cell
         return
-    _bases(plan, runner, left)
+    _bases(plan, runner, [cell for cell in left if fits(cell)])
     source = {row.name: row.weights_of for row in plan.study.rows}
     for tests_only in (False, True):  # weights are there before several rows at once test them
         part = [

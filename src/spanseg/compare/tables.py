@@ -43,7 +43,11 @@ class Summary:
 
     def converged(self, row: str) -> str:
         """``not converged`` if any of a row's curves still rose."""
-        said = {line["converged"] for cell, found in self.results.costs.items() if cell.row == row for line in found}
+        said = set()
+        for cell, lines in self.results.curves.items():
+            looks = [(float(line["step"]), float(line["validation"])) for line in lines]
+            if cell.row == row:
+                said.add(analysis.converged(looks, max((step for step, _ in looks), default=0)))
         return "not converged" if "no" in said else "yes" if "yes" in said else "n/a"
 
     def fair(self, metric: str, keep: Callable[[analysis.Line], bool]) -> dict[str, dict[analysis.Subject, float]]:

@@ -1,0 +1,65 @@
+"""What made the weights in a study's work folder, so that no cell goes on from weights of something else."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from spanseg import checkpoint, files, splits
+from spanseg.compare.people import Person
+from spanseg.errors import SpansegError
+from spanseg.facts import Facts
+from spanseg.judging import ScanWithTruth
+
+MADE_BY = "made_by.json"
+
+
+def fingerprint(people: Iterable[Person]) -> str:
+    """The beginning of a hash over people's scans and labels; compressed anew, a file is still the same."""
+    joined = "".join(sha256 for person in people for sha256 in _hashes(person.scans))
+    return hashlib.sha256(joined.encode()).hexdigest()[: splits.SHORT]
+
+
+@cache
+def _hashes(scans: tuple[ScanWithTruth, ...]) -> tuple[str, ...]:
+    return tuple(member.sha256 for member in splits.scans_in(path for pair in scans for path in pair))
+
+
+def claim(
+    folder: Path,
+    recipe: Mapping[str, Any],
+    learns: Iterable[Person],
+    watched: Iterable[Person],
+    told: Mapping[str, Facts],
+) -> None:
+    """Take a folder for weights, and note what makes them.
+
+    Args:
+        folder: of one training.
+        recipe: of the training.
+        learns: whom it learns from.
+        watched: whom its curve is followed on.
+        told: the facts that each person is told with, by identity.
+
+    Raises:
+        SpansegError: there are weights in the folder that another recipe, other scans or other facts made.
+    """
+    start = Path(str(recipe["train"].get("start", ""))).name  # the folder around it may be called otherwise
+    sides = {
+        side: {f"{one.centre}/{one.subject}": [fingerprint([one]), repr(told[one.identity])] for one in people}
+        for side, people in (("learns", learns), ("watched", watched))
+    }
+    made_by = {"recipe": {**recipe, "train": {**recipe["train"], "start": start}}} | sides
+    text, path = json.dumps(made_by, indent=1, sort_keys=True, ensure_ascii=False) + "\n", folder / MADE_BY
+    has_weights = any((folder / name).is_file() for name in (checkpoint.DELTA, checkpoint.STATE))
+    if has_weights and not (path.is_file() and path.read_text(encoding="utf-8") == text):
+        raise SpansegError(
+            f"{folder}: the weights here were made by another recipe, other scans or other facts than this study's; "
+            "give another --work, or remove the folder."
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    files.write_text(path, text)

@@ -51,6 +51,30 @@ def by_subject(
     return {row: {who: sum(all_) / len(all_) for who, all_ in found.items()} for row, found in values.items()}
 
 
+def shared(lines: Sequence[Line], rows: Sequence[str], metric: str) -> list[Line]:
+    """The lines of what every one of these rows was scored on, row by row the same people, splits and structures.
+
+    Where one row missed a structure its distance is not defined, and no row is judged on it.
+    """
+    scored: dict[str, set[tuple[str, ...]]] = {row: set() for row in rows}
+    kept = [line for line in lines if line["row"] in scored and line[metric]]
+    for line in kept:
+        scored[line["row"]].add(_what(line))
+    common = set.intersection(*scored.values()) if scored else set()
+    return [line for line in kept if _what(line) in common]
+
+
+def _what(line: Line) -> tuple[str, ...]:
+    """What a line is the score of, whichever row it is of."""
+    return tuple(line[key] for key in ("seed", "split", "part", "centre", "subject", "structure"))
+
+
+def missed(lines: Iterable[Line]) -> float:
+    """Share of the structures that are there of which nothing was found; NaN where none is there."""
+    there = [line for line in lines if float(line["truth_mm3"]) > 0]
+    return sum(float(line["predicted_mm3"]) == 0 for line in there) / len(there) if there else math.nan
+
+
 def converged(looks: Sequence[tuple[float, float]], steps: float) -> str:
     """Whether a learning curve (step and Dice of each look) had stopped rising: ``yes``, ``no``, or ``n/a``."""
     before = [score for step, score in looks if step <= (1 - TAIL) * steps]
@@ -69,32 +93,24 @@ def interval(values: Mapping[Subject, float]) -> MeanInterval:
     return mean_interval(list(values.values()), ["/".join(who) for who in values])
 
 
-def complete_people(found: Mapping[str, Mapping[Subject, float]], rows: Sequence[str]) -> list[Subject]:
-    """Subjects that were tested with every one of these rows."""
-    sets = [set(found[row]) for row in rows if row in found]
-    return sorted(set.intersection(*sets)) if sets else []
-
-
 def compare_rows(lines: Sequence[Line], rows: Sequence[str], reference: str, metric: str) -> list[Comparison]:
-    """Test every row against the reference on the subjects that both were tested on.
+    """Test every row against the reference on what both were scored on.
 
     Args:
         lines: of ``results.csv``.
-        rows: names, in the order of the table.
+        rows: names, in the order of the table; p-values are corrected for all of them, also for those not yet run.
         reference: name of one of them.
         metric: a column.
     """
-    found = by_subject(lines, metric, in_part(NEW))
-    others = [row for row in rows if row != reference and row in found and reference in found]
-    tests = []
-    for row in others:
-        people = complete_people(found, [row, reference])
-        tests.append(paired_test([found[reference][who] for who in people], [found[row][who] for who in people]))
-    corrected = holm([test.wilcoxon_p for test in tests]), holm([test.t_p for test in tests])
-    return [
-        Comparison(row, metric, test, wilcoxon, t)
-        for row, test, wilcoxon, t in zip(others, tests, *corrected, strict=True)
-    ]
+    tests = {}
+    for row in rows:
+        pair = by_subject(shared(lines, [row, reference], metric), metric, in_part(NEW))
+        if row != reference and pair:
+            tests[row] = paired_test(*([pair[one][who] for who in sorted(pair[one])] for one in (reference, row)))
+    to_come = [1.0] * (len(rows) - 1 - len(tests))
+    wilcoxon = holm([test.wilcoxon_p for test in tests.values()] + to_come)
+    t = holm([test.t_p for test in tests.values()] + to_come)
+    return [Comparison(row, metric, test, wilcoxon[k], t[k]) for k, (row, test) in enumerate(tests.items())]
 
 
 def age_group(line: Line) -> str:
@@ -114,7 +130,8 @@ BREAKDOWNS: dict[str, Callable[[Line], str]] = {
 
 
 def breakdown(lines: Sequence[Line], metric: str) -> list[tuple[str, str, str, str, MeanInterval]]:
-    """Means of a metric by kind, group, part and row."""
+    """Means of a metric by kind, group, part and row, over what all rows with results were scored on."""
+    lines = shared(lines, sorted({line["row"] for line in lines}), metric)
     found = []
     for kind, group_of in BREAKDOWNS.items():
         for part in (NEW, OLD):
@@ -123,59 +140,6 @@ def breakdown(lines: Sequence[Line], metric: str) -> list[tuple[str, str, str, s
                 members = [line for line in lines if line["part"] == part and group_of(line) == group]
                 for row, values in by_subject(members, metric).items():
                     found.append((kind, group, part, row, interval(values)))
-    return found
-
-
-@dataclass(frozen=True)
-class CentreScore:
-    """How a row did when one centre was new, in Dice.
-
-    Args:
-        split: the centre.
-        row: name.
-        gain: new centre, against the base model as it is.
-        forgetting: old centres, base model minus row, with this row's weights (unrouted); negative is a gain.
-        new, old: mean Dice.
-        routed_old: mean Dice of the old centres when their scans go to the base model.
-    """
-
-    split: str
-    row: str
-    gain: MeanInterval
-    forgetting: MeanInterval
-    new: float
-    old: float
-    routed_old: float
-
-    @property
-    def retention(self) -> float:
-        """What is left of the base model's Dice on old centres, unrouted."""
-        return self.old / self.routed_old if self.routed_old else math.nan
-
-    @property
-    def harmonic(self) -> float:
-        """Harmonic mean of the Dice of new and old, unrouted."""
-        return 2 * self.new * self.old / (self.new + self.old) if self.new + self.old else math.nan
-
-    @property
-    def is_safe(self) -> bool:
-        """Whether the unrouted loss on old centres is at most one Dice point."""
-        return self.forgetting.mean <= 0.01
-
-
-def centre_scores(lines: Sequence[Line], base: str = "zero_shot") -> list[CentreScore]:
-    """Gain and forgetting of every row for every centre that was left out; none without the base model's row."""
-    found = []
-    for split in dict.fromkeys(line["split"] for line in lines):
-        members = [line for line in lines if line["split"] == split]
-        new, old = (by_subject(members, "dice", in_part(part)) for part in (NEW, OLD))
-        if base not in new or base not in old:
-            continue
-        for row in new:
-            gain = {who: value - new[base][who] for who, value in new[row].items() if who in new[base]}
-            lost = {who: old[base][who] - value for who, value in old[row].items() if who in old[base]}
-            means = (interval(values).mean for values in (new[row], old[row], old[base]))
-            found.append(CentreScore(split, row, interval(gain), interval(lost), *means))
     return found
 
 

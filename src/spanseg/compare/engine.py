@@ -18,7 +18,7 @@ from spanseg import checkpoint, params
 from spanseg import recipe as recipes
 from spanseg.compare.cell import CellRunner
 from spanseg.compare.design import Split, splits_of
-from spanseg.compare.origins import fingerprint
+from spanseg.compare.origins import fingerprint, joined
 from spanseg.compare.people import Person, people_of
 from spanseg.compare.results import Cell, Finished, Results
 from spanseg.compare.study import Row, Study, base_row, recipe_of
@@ -54,10 +54,11 @@ class Plan:
         }
         sides = ("train", "validate", "new", "old", "before", "watched_before")
         splits: dict[str, dict[str, Any]] = {}
+        prints = {f"{one.centre}/{one.subject}": fingerprint(one) for one in self.people}
         for split in self.splits:
             groups = {side: vars(split)[side] for side in sides}
             named = {side: [f"{one.centre}/{one.subject}" for one in people] for side, people in groups.items()}
-            data = fingerprint(one for people in groups.values() for one in people)
+            data = joined(prints[name] for names in named.values() for name in names)
             splits[f"split {split.name}"] = named | {"data": data}
         before = recipe_of(replace(self.study, steps=self.study.base_steps), base_row(self.study), 0)
         for split in self.splits:

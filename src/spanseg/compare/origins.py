@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,20 +12,18 @@ from spanseg import checkpoint, files, splits
 from spanseg.compare.people import Person
 from spanseg.errors import SpansegError
 from spanseg.facts import Facts
-from spanseg.judging import ScanWithTruth
 
 MADE_BY = "made_by.json"
 
 
-def fingerprint(people: Iterable[Person]) -> str:
-    """The beginning of a hash over people's scans and labels; compressed anew, a file is still the same."""
-    joined = "".join(sha256 for person in people for sha256 in _hashes(person.scans))
-    return hashlib.sha256(joined.encode()).hexdigest()[: splits.SHORT]
+def fingerprint(person: Person) -> str:
+    """The beginning of a hash over a person's scans and labels; compressed anew, a file is still the same."""
+    return joined(member.sha256 for member in splits.scans_in(path for pair in person.scans for path in pair))
 
 
-@cache
-def _hashes(scans: tuple[ScanWithTruth, ...]) -> tuple[str, ...]:
-    return tuple(member.sha256 for member in splits.scans_in(path for pair in scans for path in pair))
+def joined(hashes: Iterable[str]) -> str:
+    """One short hash of several."""
+    return hashlib.sha256("".join(hashes).encode()).hexdigest()[: splits.SHORT]
 
 
 def claim(
@@ -50,7 +47,7 @@ def claim(
     """
     start = Path(str(recipe["train"].get("start", ""))).name  # the folder around it may be called otherwise
     sides = {
-        side: {f"{one.centre}/{one.subject}": [fingerprint([one]), repr(told[one.identity])] for one in people}
+        side: {f"{one.centre}/{one.subject}": [fingerprint(one), repr(told[one.identity])] for one in people}
         for side, people in (("learns", learns), ("watched", watched))
     }
     made_by = {"recipe": {**recipe, "train": {**recipe["train"], "start": start}}} | sides

@@ -28,7 +28,7 @@ def write_report(summary: Summary, folder: Path) -> list[Path]:
         "breakdown": tables.breakdown_table(summary),
     }
     if summary.plan.study.design == "leave_one_centre_out":
-        made["centres"] = tables.centre_table(summary)
+        made |= {"direct": tables.direct_table(summary), "centres": tables.centre_table(summary)}
     if summary.plan.study.design == "cross_dataset":
         made["datasets"] = tables.dataset_table(summary)
     if summary.plan.study.design == "fewshot":
@@ -45,13 +45,18 @@ def page(summary: Summary, made: dict[str, Table]) -> str:
     """The page: what was compared, the figures, and the tables that people read."""
     study = summary.plan.study
     title = html.escape(study.title)
-    shown = ["table_paper", *[name for name in ("centres", "datasets", "shots") if name in made], "table_long"]
+    shown = [
+        "table_paper",
+        *[name for name in ("direct", "centres", "datasets", "shots") if name in made],
+        "table_long",
+    ]
     parts = [
         f"<h1>{title}</h1>",
         f"<p>{html.escape(described(summary))}</p>",
         "<ul>" + "".join(f"<li><b>{row.name}</b>: {html.escape(row.says)}</li>" for row in study.rows) + "</ul>",
         figures.intervals(_means(summary), "Dice, mean over people with 95 % interval"),
-        figures.curves(_curves(summary), "Dice on the people kept to watch"),
+        figures.curves(_curves(summary, trained=True), "Dice on the people kept to watch"),
+        figures.curves(_curves(summary, trained=False), "Dice of the base models on the people kept to watch them"),
         *(f"<h2>{_heading(name)}</h2>{_html(made[name])}" for name in shown),
     ]
     return (
@@ -79,11 +84,15 @@ def _means(summary: Summary) -> dict[str, analysis.MeanInterval]:
     return {row: analysis.interval(fair[row]) for row in summary.rows if row in fair}
 
 
-def _curves(summary: Summary) -> dict[str, list[tuple[float, float]]]:
-    """Mean over splits and seeds of each row's looks."""
+def _curves(summary: Summary, trained: bool) -> dict[str, list[tuple[float, float]]]:
+    """Mean of each row's looks over the splits and seeds that all rows with curves have, of rows that train or not."""
+    rows = {row.name for row in summary.plan.study.rows if row.trains is trained}
+    curves = {cell: lines for cell, lines in summary.results.curves.items() if lines and cell.row in rows}
+    blocks = [{(cell.seed, cell.split) for cell in curves if cell.row == row} for row in {one.row for one in curves}]
+    common = set.intersection(*blocks) if blocks else set()
     looks: dict[str, dict[float, list[float]]] = {}
-    for cell, lines in summary.results.curves.items():
-        for line in lines:
+    for cell, lines in curves.items():
+        for line in lines if (cell.seed, cell.split) in common else ():
             if line["validation"]:
                 looks.setdefault(cell.row, {}).setdefault(float(line["step"]), []).append(float(line["validation"]))
     return {
@@ -97,6 +106,7 @@ def _heading(name: str) -> str:
     return {
         "table_paper": "In the papers' layout",
         "table_long": "In full",
+        "direct": "What a new centre costs the base model as it is",
         "centres": "New and old centres",
         "datasets": "By data set: coverage, failures, scores",
         "shots": "Shots to match",

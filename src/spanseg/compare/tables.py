@@ -6,7 +6,7 @@ import math
 import statistics
 from collections.abc import Callable
 
-from spanseg.compare import analysis
+from spanseg.compare import analysis, transfer
 from spanseg.compare.design import NEW
 from spanseg.compare.engine import Plan
 from spanseg.compare.results import SCORES, Results
@@ -51,10 +51,10 @@ class Summary:
         return "not converged" if "no" in said else "yes" if "yes" in said else "n/a"
 
     def fair(self, metric: str, keep: Callable[[analysis.Line], bool]) -> dict[str, dict[analysis.Subject, float]]:
-        """Values of every row on the subjects that all rows with results were tested on."""
-        found = analysis.by_subject(self.lines, metric, keep)
-        people = analysis.complete_people(found, [row for row in self.rows if row in found])
-        return {row: {who: values[who] for who in people} for row, values in found.items()}
+        """Values of every row by subject, over what all rows with results were scored on."""
+        kept = [line for line in self.lines if keep(line)]
+        rows = [row for row in self.rows if any(line["row"] == row for line in kept)]
+        return analysis.by_subject(analysis.shared(kept, rows, metric), metric)
 
 
 def paper_table(summary: Summary) -> Table:
@@ -70,12 +70,19 @@ def paper_table(summary: Summary) -> Table:
     tests = analysis.compare_rows(summary.lines, summary.rows, summary.reference, "dice")
     starred = {one.row for one in tests if one.test.t_p < 0.05}
     table = [
-        ["row", "trained M", "total M", *(f"{name} {what}" for what in ("DSC %", "ASD x100") for name, _ in groups)]
+        [
+            "row",
+            "cells",
+            "trained M",
+            "total M",
+            *(f"{name} {what}" for what in ("DSC %", "ASD x100") for name, _ in groups),
+        ]
     ]
     for row in summary.rows:
         cells = [_plus_minus(summary, row, "dice", 100, keep) for _, keep in groups]
         cells += [_plus_minus(summary, row, "asd_mm", analysis.ASD_AS_PRINTED, keep) for _, keep in groups]
-        table.append([row + (" *" if row in starred else ""), *_millions(summary, row), *cells])
+        done = "{}/{}".format(*summary.done(row))
+        table.append([row + (" *" if row in starred else ""), done, *_millions(summary, row), *cells])
     return table
 
 
@@ -99,7 +106,7 @@ def _millions(summary: Summary, row: str) -> list[str]:
 LONG = [
     *("row", "cells", "metric", "people", "mean", "low", "high", "minus_reference", "diff_low", "diff_high"),
     *("wilcoxon_p", "wilcoxon_holm", "t_p", "t_holm", "detectable_80", "trained", "total"),
-    *("peak_mib", "train_s", "s_to_best", "converged"),
+    *("peak_mib", "train_s", "s_to_best", "converged", "missed"),
 ]
 
 
@@ -138,7 +145,9 @@ def _tested(one: analysis.Comparison) -> list[str]:
 
 def _costs(summary: Summary, row: str) -> list[str]:
     medians = [summary.cost(row, column) for column in ("trained", "total", "peak_mib", "train_s", "s_to_best")]
-    return [number(statistics.median(values)) if values else "n/a" for values in medians] + [summary.converged(row)]
+    missed = analysis.missed(line for line in summary.lines if line["row"] == row and line["part"] == NEW)
+    figures = [number(statistics.median(values)) if values else "n/a" for values in medians]
+    return [*figures, summary.converged(row), number(missed)]
 
 
 def breakdown_table(summary: Summary) -> Table:
@@ -149,19 +158,60 @@ def breakdown_table(summary: Summary) -> Table:
     return table
 
 
-def centre_table(summary: Summary) -> Table:
-    """Gain, forgetting, retention, harmonic mean, routed and unrouted, for each left-out centre."""
-    table = [
-        [
-            *("centre", "row", "new", "gain", "gain_low", "gain_high", "old_unrouted", "old_routed", "forgetting"),
-            *("forgetting_low", "forgetting_high", "retention", "harmonic", "safe"),
-        ]
-    ]
-    for one in analysis.centre_scores(summary.lines):
-        values = (one.new, one.gain.mean, one.gain.low, one.gain.high, one.old, one.routed_old)
-        lost = (one.forgetting.mean, one.forgetting.low, one.forgetting.high, one.retention, one.harmonic)
-        table.append([one.split, one.row, *map(number, (*values, *lost)), "yes" if one.is_safe else "no"])
+def direct_table(summary: Summary) -> Table:
+    """What the base model loses at each centre where it is new, against bases that learned the centre."""
+    table = [["centre", "people", "known", "new", "loss", "low", "high", "5 points or more"]]
+    found = {one.centre: one for one in transfer.direct_losses(summary.lines)}
+    for centre in (split.name for split in summary.plan.splits):
+        if centre not in found:
+            table.append([centre, *[NOT_RUN] * (len(table[0]) - 1)])
+            continue
+        one = found[centre]
+        values = (one.known, one.unknown, one.loss.mean, one.loss.low, one.loss.high)
+        table.append([centre, str(one.loss.subjects), *map(number, values), "yes" if one.loss.mean >= 0.05 else "no"])
     return table
+
+
+CENTRES = [
+    *(
+        "centre",
+        "row",
+        "people_new",
+        "new",
+        "gain",
+        "gain_low",
+        "gain_high",
+        "people_old",
+        "old_unrouted",
+        "old_routed",
+    ),
+    *("forgetting", "forgetting_low", "forgetting_high", "worst_old", "worst_forgetting", "retention", "harmonic"),
+    "safe",
+]
+
+
+def centre_table(summary: Summary) -> Table:
+    """Gain, forgetting, retention, harmonic mean, routed and unrouted: over all centres, then for each left-out one."""
+    table = [CENTRES]
+    pooled = {(one.centre, one.row): one for one in transfer.pooled_scores(summary.lines)}
+    found = pooled | {(one.centre, one.row): one for one in transfer.centre_scores(summary.lines)}
+    for centre in (transfer.ALL, *(split.name for split in summary.plan.splits)):
+        for row in summary.rows:
+            one = found.get((centre, row))
+            cells = [NOT_RUN] * (len(CENTRES) - 2) if one is None else _transferred(one)
+            table.append([centre, row, *cells])
+    return table
+
+
+def _transferred(one: transfer.CentreScore) -> list[str]:
+    """The figures of a row of the table of centres."""
+    safe = "base" if one.row == transfer.BASE else "yes" if one.is_safe else "no"
+    lost = one.forgetting
+    return [
+        *(str(one.gain.subjects), *map(number, (one.new, one.gain.mean, one.gain.low, one.gain.high))),
+        *(str(lost.subjects), *map(number, (one.old, one.routed_old, lost.mean, lost.low, lost.high))),
+        *(one.worst, *map(number, (one.lost_by_centre[one.worst], one.retention, one.harmonic)), safe),
+    ]
 
 
 def dataset_table(summary: Summary) -> Table:
@@ -179,14 +229,12 @@ def dataset_table(summary: Summary) -> Table:
             if not lines:
                 table.append([row, centre, *[NOT_RUN] * (len(table[0]) - 2)])
                 continue
-            there = [line for line in lines if float(line["truth_mm3"]) > 0]
-            missed = sum(float(line["predicted_mm3"]) == 0 for line in there)
             means = [analysis.interval(analysis.by_subject(lines, metric).get(row, {})) for metric in METRICS]
             table.append(
                 [
                     *(row, centre, str(means[0].subjects)),
                     f"{len({line['structure'] for line in lines})}/{structures}",
-                    number(missed / len(there)) if there else "n/a",
+                    number(analysis.missed(lines)),
                     *(number(mean.mean) for mean in means),
                 ]
             )

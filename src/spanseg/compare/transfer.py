@@ -1,0 +1,130 @@
+"""What a centre that is new costs and what adapting to it does: direct loss, gain, forgetting, routed and unrouted."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from spanseg.compare.analysis import Line, Subject, by_subject, in_part, interval
+from spanseg.compare.design import NEW, OLD
+from spanseg.stats import MeanInterval
+
+BASE = "zero_shot"
+"""The row that is the base model as it is."""
+ALL = "all centres"
+SAFE_LOSS = 0.01
+"""An adapter is safe if no old centre loses more Dice than this with its weights."""
+Values = Mapping[Subject, float]
+
+
+@dataclass(frozen=True)
+class DirectLoss:
+    """What the base model loses at a centre that it does not know, in Dice.
+
+    Args:
+        centre: the centre.
+        known: mean Dice of its test people with the base models that learned the centre.
+        unknown: mean Dice of the same people with the one that did not.
+        loss: known minus unknown, person by person.
+    """
+
+    centre: str
+    known: float
+    unknown: float
+    loss: MeanInterval
+
+
+@dataclass(frozen=True)
+class CentreScore:
+    """How a row did when one centre was new, in Dice.
+
+    Args:
+        centre: the new centre, or ``ALL``.
+        row: name.
+        gain: new centre, against the base model as it is.
+        forgetting: old centres, base model minus row, with this row's weights (unrouted); negative is a gain.
+        lost_by_centre: the mean forgetting of each old centre.
+        new, old: mean Dice.
+        routed_old: mean Dice of the old centres when their scans go to the base model.
+    """
+
+    centre: str
+    row: str
+    gain: MeanInterval
+    forgetting: MeanInterval
+    lost_by_centre: Mapping[str, float]
+    new: float
+    old: float
+    routed_old: float
+
+    @property
+    def retention(self) -> float:
+        """What is left of the base model's Dice on old centres, unrouted."""
+        return self.old / self.routed_old if self.routed_old else math.nan
+
+    @property
+    def harmonic(self) -> float:
+        """Harmonic mean of the Dice of new and old, unrouted."""
+        return 2 * self.new * self.old / (self.new + self.old) if self.new + self.old else math.nan
+
+    @property
+    def worst(self) -> str:
+        """The old centre that loses most."""
+        return max(self.lost_by_centre, key=lambda centre: self.lost_by_centre[centre])
+
+    @property
+    def is_safe(self) -> bool:
+        """Whether no old centre loses more than one Dice point, unrouted."""
+        return self.lost_by_centre[self.worst] <= SAFE_LOSS
+
+
+def direct_losses(lines: Sequence[Line]) -> list[DirectLoss]:
+    """For each centre what the base model loses where it is new; the same people were tested by bases that knew it."""
+    of_base = [line for line in lines if line["row"] == BASE]
+    new, old = (by_subject(of_base, "dice", in_part(part)).get(BASE, {}) for part in (NEW, OLD))
+    both = [who for who in new if who in old]
+    found = []
+    for centre in dict.fromkeys(centre for centre, _ in both):
+        people = [who for who in both if who[0] == centre]
+        known, unknown = (statistics.fmean(part[who] for who in people) for part in (old, new))
+        found.append(DirectLoss(centre, known, unknown, interval({who: old[who] - new[who] for who in people})))
+    return found
+
+
+def centre_scores(lines: Sequence[Line]) -> list[CentreScore]:
+    """Gain and forgetting of every row for every centre that was left out; none without the base model's row."""
+    found = []
+    for split in dict.fromkeys(line["split"] for line in lines):
+        members = [line for line in lines if line["split"] == split]
+        new, old = (by_subject(members, "dice", in_part(part)) for part in (NEW, OLD))
+        if BASE in new and BASE in old:
+            found += [_score(split, row, (new[row], new[BASE]), (old[row], old[BASE])) for row in new]
+    return found
+
+
+def pooled_scores(lines: Sequence[Line]) -> list[CentreScore]:
+    """The same over all centres that a row was run for; who was tested as an old centre several times counts once."""
+    found = []
+    for row in dict.fromkeys(line["row"] for line in lines):
+        splits = [{line["split"] for line in lines if line["row"] == name} for name in (row, BASE)]
+        members = [line for line in lines if line["split"] in set.intersection(*splits)]
+        new, old = (by_subject(members, "dice", in_part(part)) for part in (NEW, OLD))
+        if row in new and BASE in new:
+            found.append(_score(ALL, row, (new[row], new[BASE]), (old[row], old[BASE])))
+    return found
+
+
+def _score(centre: str, row: str, new: tuple[Values, Values], old: tuple[Values, Values]) -> CentreScore:
+    """A row against the base, given the values of both on new and on old centres."""
+    gain = {who: value - new[1][who] for who, value in new[0].items()}
+    lost = {who: old[1][who] - value for who, value in old[0].items()}
+    means = (_mean(values.values()) for values in (new[0], old[0], old[1]))
+    centres = dict.fromkeys(name for name, _ in lost)
+    by_centre = {name: _mean(value for who, value in lost.items() if who[0] == name) for name in centres}
+    return CentreScore(centre, row, interval(gain), interval(lost), by_centre, *means)
+
+
+def _mean(values: Iterable[float]) -> float:
+    return statistics.fmean(values)

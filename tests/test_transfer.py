@@ -1,0 +1,167 @@
+"""Studies that leave a centre out: what it costs, what adapting does to the old ones, and whose weights are used."""
+
+import csv
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import tiny
+from spanseg import recipe as recipes
+from spanseg.compare import analysis, engine, page, tables, transfer
+from spanseg.compare.results import Results
+from spanseg.compare.study import read_study
+from spanseg.compare.tables import Summary
+from spanseg.errors import SpansegError
+from spanseg.simulate import simulate
+
+STUDY = """
+[study]
+title = "Two centres"
+base = "{base}"
+design = "leave_one_centre_out"
+rows = ["zero_shot", "decoder"]
+reference = "decoder"
+folds = 2
+steps = 2
+base_steps = 3
+[centre.here]
+data = "here"
+labels = "freesurfer"
+[centre.there]
+data = "there"
+labels = "freesurfer"
+"""
+
+
+def line(row: str, split: str, centre: str, dice: float | None, **more: str) -> dict[str, str]:
+    """A line of ``results.csv``; the part follows from split and centre."""
+    head = {"seed": "0", "split": split, "row": row, "part": "new" if split == centre else "old", "centre": centre}
+    scores = {"dice": "" if dice is None else str(dice), "asd_mm": "1", "truth_mm3": "9", "predicted_mm3": "9"}
+    return head | {"subject": "sub-1", "structure": "Brain-Stem"} | scores | more
+
+
+# What the base reaches at each centre, knowing it or not; and what a row does when 'a' is new.
+LINES = [
+    *(line("zero_shot", "a", *one) for one in (("a", 0.5), ("b", 0.8), ("c", 0.9))),
+    *(line("zero_shot", "b", *one) for one in (("a", 0.7), ("b", 0.78), ("c", 0.9))),
+    *(line("zero_shot", "c", *one) for one in (("a", 0.9), ("b", 0.8), ("c", 0.6))),
+    *(line("full", "a", *one) for one in (("a", 0.75), ("b", 0.77), ("c", 0.92))),
+    *(line("gentle", "a", *one) for one in (("a", 0.6), ("b", 0.792), ("c", 0.9))),
+]
+
+
+def test_a_new_centre_is_compared_with_bases_that_knew_it() -> None:
+    found = {one.centre: one for one in transfer.direct_losses(LINES)}
+    assert found["a"].known == pytest.approx(0.8) and found["a"].unknown == 0.5  # the mean of two bases
+    assert {name: round(one.loss.mean, 6) for name, one in found.items()} == {"a": 0.3, "b": 0.02, "c": 0.3}
+    assert transfer.direct_losses([one for one in LINES if one["split"] == "a"]) == []  # no base knew it
+
+
+def test_gain_and_what_each_old_centre_loses() -> None:
+    found = {one.row: one for one in transfer.centre_scores(LINES) if one.centre == "a"}
+    full, gentle = found["full"], found["gentle"]
+    assert full.gain.mean == pytest.approx(0.25)
+    assert full.forgetting.mean == pytest.approx(0.005)  # 3 points lost at one centre, 2 gained at the other
+    assert (full.worst, round(full.lost_by_centre["b"], 6), full.is_safe) == ("b", 0.03, False)
+    assert gentle.is_safe and gentle.worst == "b"
+    assert full.retention == pytest.approx(1.69 / 1.7)
+    assert full.harmonic == pytest.approx(2 * 0.75 * 0.845 / (0.75 + 0.845))
+
+
+def test_over_all_centres_a_row_is_compared_where_it_was_run() -> None:
+    found = {one.row: one for one in transfer.pooled_scores(LINES)}
+    assert found["full"].gain.subjects == 1 and found["full"].gain.mean == pytest.approx(0.25)
+    assert found["zero_shot"].gain.subjects == 3 and found["zero_shot"].gain.mean == 0
+
+
+def test_no_row_is_judged_on_a_structure_that_another_one_missed() -> None:
+    lines = [
+        *(line(row, "a", "a", 0.5, asd_mm="1") for row in ("good", "bad")),
+        line("good", "a", "a", 0.1, structure="Left-Amygdala", asd_mm="9"),
+        line("bad", "a", "a", 0.0, structure="Left-Amygdala", asd_mm="", predicted_mm3="0"),
+    ]
+    kept = analysis.by_subject(analysis.shared(lines, ["good", "bad"], "asd_mm"), "asd_mm")
+    assert kept == {row: {("a", "sub-1"): 1.0} for row in ("good", "bad")}
+    assert len(analysis.shared(lines, ["good", "bad"], "dice")) == 4
+    assert analysis.missed(one for one in lines if one["row"] == "bad") == 0.5
+
+
+def test_rows_that_are_still_to_come_count_in_the_correction() -> None:
+    lines = [
+        line(row, "a", "a", 0.5 + 0.01 * number + gain * (1 + 0.1 * number), subject=f"sub-{number}")
+        for row, gain in (("reference", 0.0), ("other", 0.1))
+        for number in range(6)
+    ]
+    (alone,) = analysis.compare_rows(lines, ["reference", "other"], "reference", "dice")
+    (early,) = analysis.compare_rows(lines, ["reference", "other", "later", "last"], "reference", "dice")
+    assert early.wilcoxon_holm == pytest.approx(3 * alone.wilcoxon_holm) and early.t_holm > alone.t_holm
+
+
+@pytest.mark.parametrize(
+    ("scores", "said"),
+    [((0.5, 0.6, 0.7, 0.7, 0.702, 0.703), "yes"), ((0.5, 0.6, 0.65, 0.7, 0.72, 0.73), "no"), ((0.5,), "n/a")],
+)
+def test_a_curve_that_rises_in_its_last_third_has_not_converged(scores: tuple[float, ...], said: str) -> None:
+    looks = [(10.0 * (k + 1), score) for k, score in enumerate(scores)]
+    assert analysis.converged(looks, looks[-1][0]) == said
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two data sets of four people, and a study that leaves each of them out."""
+    folder = tmp_path_factory.mktemp("centres")
+    label_map = tiny.write_map(folder / "map.nii.gz")
+    for seed, name in enumerate(("here", "there")):
+        simulate([label_map], folder / name, 4, voxel_mm=6.0, seed=seed)
+    recipe = tiny.recipe(ema=0.5, validate_every=1)
+    (folder / "base.toml").write_text(recipes.dumps(recipe))
+    (folder / "study.toml").write_text(STUDY.format(base=folder / "base.toml"))
+    return folder
+
+
+def begin(place: Path, name: str) -> tuple[engine.Plan, Results]:
+    plan = engine.plan_of(read_study(place / "study.toml"))
+    return plan, Results(place / name, plan.cells, plan.meaning)
+
+
+def test_from_the_bases_to_the_page(place: Path) -> None:
+    plan, results = begin(place, "whole")
+    assert [cell.row for cell in plan.cells] == ["zero_shot", "zero_shot", "decoder", "decoder"]
+    running = engine.run(plan, results, place / "work", lambda cell, row: None)
+    next(running), next(running)
+    summary = Summary(plan, results)
+    (_, *direct), (_, *centres) = tables.direct_table(summary), tables.centre_table(summary)
+    assert [row[0] for row in direct] == ["here", "there"] and all(row[-1] in ("yes", "no") for row in direct)
+    assert {row[1]: row[2] == tables.NOT_RUN for row in centres} == {"zero_shot": False, "decoder": True}
+    assert [results.costs[cell][0]["steps"] for cell in plan.cells[:2]] == ["3", "3"]  # the bases'
+    list(running)
+    page.write_report(Summary(plan, results), place / "whole")
+    with (place / "whole" / "centres.csv").open(newline="") as stream:
+        found = {(one["centre"], one["row"]): one for one in csv.DictReader(stream)}
+    assert found["all centres", "decoder"]["people_new"] == "4" and found["here", "zero_shot"]["safe"] == "base"
+    assert "What a new centre costs" in (place / "whole" / "report.html").read_text()
+
+
+def test_weights_of_another_recipe_are_not_taken_over(place: Path, tmp_path: Path) -> None:
+    plan, results = begin(place, "first")
+    next(engine.run(plan, results, tmp_path / "work", lambda cell, row: None))
+    changed = replace(plan, study=replace(plan.study, base_steps=4))
+    fresh = Results(tmp_path / "second", changed.cells, changed.meaning)
+    with pytest.raises(
+        SpansegError, match="another recipe, other scans or other facts than this study's; give another"
+    ):
+        next(engine.run(changed, fresh, tmp_path / "work", lambda cell, row: None))
+
+
+def test_results_of_other_scans_are_not_gone_on_with(place: Path) -> None:
+    plan, results = begin(place, "scans")
+    next(engine.run(plan, results, place / "work-scans", lambda cell, row: None))
+    scan = sorted((place / "here").rglob("*_T1w.nii.gz"))[0]
+    kept = scan.read_bytes()
+    try:
+        scan.write_bytes(sorted((place / "there").rglob("*_T1w.nii.gz"))[0].read_bytes())
+        with pytest.raises(SpansegError, match="is not the one that made the results"):
+            begin(place, "scans")
+    finally:
+        scan.write_bytes(kept)

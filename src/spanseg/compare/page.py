@@ -71,9 +71,10 @@ def described(summary: Summary) -> str:
     finished = sum(summary.results.finished(cell) for cell in plan.cells)
     base = recipes.load(study.base, list(study.settings)).get("recipe", {}).get("title", study.base)
     centres = ", ".join(centre.name for centre in study.centres)
+    first = f" after {study.base_steps} of the base model" if any(split.before for split in plan.splits) else ""
     return (
         f"{len(plan.people)} people of {centres}; design {study.design}, {len(plan.splits)} splits by person, "
-        f"{len(study.seeds)} seeds, {study.steps} steps for every row; base: {base}. {finished} of {len(plan.cells)} "
+        f"{len(study.seeds)} seeds, {study.steps} steps for every row{first}; augmentation {study.augment}; base: {base}. {finished} of {len(plan.cells)} "
         f"cells were run. Differences are row minus {summary.reference}; p-values are corrected by Holm over the rows "
         "of a metric; detectable_80 is the smallest mean difference that these people would show with 80 % power."
     )

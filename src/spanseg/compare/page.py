@@ -74,8 +74,9 @@ def described(summary: Summary) -> str:
     first = f" after {study.base_steps} of the base model" if any(split.before for split in plan.splits) else ""
     return (
         f"{len(plan.people)} people of {centres}; design {study.design}, {len(plan.splits)} splits by person, "
-        f"{len(study.seeds)} seeds, {study.steps} steps for every row{first}; augmentation {study.augment}; base: {base}. {finished} of {len(plan.cells)} "
-        f"cells were run. Differences are row minus {summary.reference}; p-values are corrected by Holm over the rows "
+        f"{len(study.seeds)} seeds, {study.steps} steps for every row{first}; augmentation {study.augment}; "
+        f"base: {base}. {finished} of {len(plan.cells)} cells were run. "
+        f"Differences are row minus {summary.reference}; p-values are corrected by Holm over the rows "
         "of a metric; detectable_80 is the smallest mean difference that these people would show with 80 % power."
     )
 

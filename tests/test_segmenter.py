@@ -15,7 +15,7 @@ import spanseg
 from spanseg import segmenter
 from spanseg.errors import SpansegError
 from spanseg.facts import Facts
-from spanseg.images import scan_of, write_labels
+from spanseg.images import read_scan, scan_of, write_labels
 from spanseg.labels import load_protocol
 from spanseg.runtime import peak_bytes
 from spanseg.segmenter import SegmentOptions, load_model, segment_scan
@@ -38,7 +38,7 @@ def predictor():
 
 @pytest.fixture(scope="module")
 def result(template, predictor):
-    scan = segmenter.read_scan(template)
+    scan = read_scan(template)
     return scan, segment_scan(scan, predictor, SegmentOptions(probabilities=True))
 
 

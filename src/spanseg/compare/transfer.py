@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from spanseg.compare.analysis import Line, Subject, by_subject, in_part, interval
@@ -120,11 +120,7 @@ def _score(centre: str, row: str, new: tuple[Values, Values], old: tuple[Values,
     """A row against the base, given the values of both on new and on old centres."""
     gain = {who: value - new[1][who] for who, value in new[0].items()}
     lost = {who: old[1][who] - value for who, value in old[0].items()}
-    means = (_mean(values.values()) for values in (new[0], old[0], old[1]))
+    means = (statistics.fmean(values.values()) for values in (new[0], old[0], old[1]))
     centres = dict.fromkeys(name for name, _ in lost)
-    by_centre = {name: _mean(value for who, value in lost.items() if who[0] == name) for name in centres}
+    by_centre = {name: statistics.fmean(value for who, value in lost.items() if who[0] == name) for name in centres}
     return CentreScore(centre, row, interval(gain), interval(lost), by_centre, *means)
-
-
-def _mean(values: Iterable[float]) -> float:
-    return statistics.fmean(values)

@@ -229,6 +229,15 @@ def test_results_of_other_recipes_are_not_gone_on_with(whole: tuple[engine.Plan,
         Results(place / "whole", plan.cells, changed.meaning)
 
 
+def test_results_of_labels_that_were_read_otherwise_are_not_gone_on_with(
+    whole: tuple[engine.Plan, Results], place: Path
+) -> None:
+    plan, _ = whole
+    study = replace(plan.study, centres=(replace(plan.study.centres[0], labels="aseg"),))
+    with pytest.raises(SpansegError, match=r"the split .* is not the one that made the results"):
+        Results(place / "whole", plan.cells, engine.plan_of(study).meaning)
+
+
 def test_rows_share_the_stages_and_the_number_of_steps(place: Path) -> None:
     chosen = read_study(place / "study.toml")
     made = {row.name: recipe_of(chosen, row, 0) for row in chosen.rows}

@@ -71,3 +71,18 @@ def test_decay_alone_shrinks_weights_but_no_bias(muon: bool) -> None:
     MuonAdamW(conv.parameters(), lr=0.1, weight_decay=0.5, muon=muon).step()
     torch.testing.assert_close(conv.weight.detach(), before * 0.95)
     assert torch.equal(conv.bias.detach(), torch.ones(3))
+
+
+def test_in_bf16_a_step_points_the_same_way() -> None:
+    torch.manual_seed(0)
+    convolutions = [nn.Conv3d(8, 12, 3) for _ in range(2)]
+    convolutions[1].load_state_dict(convolutions[0].state_dict())
+    image, steps = torch.randn(1, 8, 5, 5, 5), []
+    for conv, bf16 in zip(convolutions, (False, True), strict=True):
+        before = conv.weight.detach().clone()
+        conv(image).square().sum().backward()
+        MuonAdamW(conv.parameters(), lr=0.1, weight_decay=0.0, bf16=bf16).step()
+        assert conv.weight.dtype == torch.float32
+        steps.append((before - conv.weight.detach()).flatten())
+    assert torch.cosine_similarity(*steps, dim=0) > 0.99
+    assert not torch.equal(*steps), "one of them was to be rounded"

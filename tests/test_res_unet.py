@@ -96,3 +96,18 @@ def test_the_recipes_canvases_cover_a_brain() -> None:
         canvas = model.canvas_of(recipe.load(name))
         edges = [n * canvas.voxel_mm for n in canvas.shape]
         assert edges[0] >= 156 and edges[1] >= 206 and edges[2] >= 160, name
+
+
+def test_training_in_bf16_keeps_the_layout_and_the_values() -> None:
+    network = small(widths=(8, 16))
+    norm, plain = network.stem[1], nn.InstanceNorm3d(8, affine=True)
+    with torch.no_grad():
+        plain.weight.copy_(norm.weight.normal_())
+        plain.bias.copy_(norm.bias.normal_())
+    image = (3 + torch.randn(1, 8, 6, 8, 10)).to(torch.bfloat16).contiguous(memory_format=torch.channels_last_3d)
+    found = norm.train()(image)
+    assert found.is_contiguous(memory_format=torch.channels_last_3d)
+    torch.testing.assert_close(found.float(), plain(image.float()), rtol=0.02, atol=0.02)
+    two = torch.cat([image, 5 * image])
+    torch.testing.assert_close(norm(two)[1].float(), plain(two.float())[1], rtol=0.02, atol=0.02)
+    assert torch.equal(norm(image.float()), plain(image.float())), "in f32 it is torch's own"

@@ -116,8 +116,10 @@ def _softmax_dice(logits: Tensor, target: Tensor, unlabelled: Unlabelled) -> tup
     classes = logits.shape[1]
     logits = merged(logits, target, unlabelled)
     known = (target != UNKNOWN).flatten()
-    labels = target.flatten()[known]
-    log_p = torch.log_softmax(logits.float(), dim=1).movedim(1, -1).reshape(-1, classes)[known]
+    labels, voxels = target.flatten(), logits.float().movedim(1, -1).reshape(-1, classes)
+    if not known.all():
+        labels, voxels = labels[known], voxels[known]
+    log_p = torch.log_softmax(voxels, dim=1)
     log_true = log_p.gather(1, labels[:, None])[:, 0]
     probabilities = log_p.exp()
     true_mass = torch.zeros(classes, device=logits.device).index_add(0, labels, log_true.exp())

@@ -22,6 +22,7 @@ class MuonAdamW(torch.optim.Optimizer):
         weight_decay: decoupled decay of tensors with more than one axis.
         muon: ``False`` gives plain AdamW. A group of parameters may say ``"matrices": True``: its matrices take
             Muon's steps too.
+        bf16: orthogonalise in bf16.
     """
 
     def __init__(
@@ -30,8 +31,10 @@ class MuonAdamW(torch.optim.Optimizer):
         lr: float,
         weight_decay: float = 0.01,
         muon: bool = True,
+        bf16: bool = False,
     ) -> None:
         given: list[Any] = list(parameters)
+        self.precision = torch.bfloat16 if bf16 else torch.float32
         super().__init__(given, {"lr": lr, "weight_decay": weight_decay, "muon": muon, "matrices": False})
 
     @torch.no_grad()
@@ -56,7 +59,7 @@ class MuonAdamW(torch.optim.Optimizer):
         momentum.lerp_(gradient, 0.05)
         lookahead = gradient.lerp(momentum, 0.95)
         matrix = lookahead.reshape(len(lookahead), -1)
-        step = orthogonalise(matrix) * 0.2 * max(matrix.shape) ** 0.5
+        step = orthogonalise(matrix.to(self.precision)).float() * 0.2 * max(matrix.shape) ** 0.5
         parameter.sub_(lr * step.reshape(parameter.shape))
 
     def _adamw(self, parameter: Tensor, gradient: Tensor, lr: float) -> None:

@@ -17,8 +17,9 @@ MADE_BY = "made_by.json"
 
 
 def fingerprint(person: Person) -> str:
-    """The beginning of a hash over a person's scans and labels; compressed anew, a file is still the same."""
-    return joined(member.sha256 for member in splits.scans_in(path for pair in person.scans for path in pair))
+    """The beginning of a hash over a person's scans, labels and how these are read; recompressed files are the same."""
+    members = splits.scans_in(path for pair in person.scans for path in pair)
+    return joined([*(member.sha256 for member in members), Path(person.labels).name])
 
 
 def joined(hashes: Iterable[str]) -> str:

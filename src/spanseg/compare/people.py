@@ -30,6 +30,7 @@ class Person:
         scans: scans with their label images.
         facts: what is known about the person.
         identity: equal for entries that are one person.
+        labels: scheme of the label images; empty for the table beside them.
     """
 
     centre: str
@@ -37,6 +38,7 @@ class Person:
     scans: tuple[ScanWithTruth, ...]
     facts: Facts
     identity: str
+    labels: str = ""
 
 
 def people_of(centres: Sequence[Centre]) -> list[Person]:
@@ -62,6 +64,7 @@ def _of_one(centre: Centre) -> list[Person]:
             tuple(pairs),
             facts.get(subject, Facts()),
             same.get(subject, f"{centre.name}/{subject}"),
+            centre.labels,
         )
         for subject, pairs in scans.items()
     ]

@@ -98,6 +98,8 @@ class Trainer:
             options,
             folder,
         )
+        if options.bf16:  # convolutions with many channels take up to half the time so
+            network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
         self.trained = {name: p for name, p in network.named_parameters() if p.requires_grad}
         parameters = _groups(network, list(self.trained.values()), options)
         self.optimiser = MuonAdamW(parameters, options.lr, options.weight_decay, options.muon, options.bf16)

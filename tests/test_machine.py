@@ -95,3 +95,12 @@ def test_the_container_limit_wins_over_the_machine(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(machine, "cgroup_memory", lambda: (2 * GIB, GIB))
     monkeypatch.setattr(sys, "platform", "linux")
     assert machine.memory_bytes() == (2 * GIB, GIB)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems cannot forget")
+def test_the_peak_is_counted_anew_once_forgotten() -> None:
+    big = bytearray(b"x" * (200 * 2**20))
+    high = machine.peak_memory_bytes()
+    del big
+    machine.forget_peak_memory()
+    assert machine.peak_memory_bytes() < high - 100 * 2**20

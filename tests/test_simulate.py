@@ -61,6 +61,16 @@ def test_nobody_is_larger_than_the_field_of_view(demo_labels: Path, tmp_path: Pa
         assert found[1:-1, 1:-1, 1:-1].sum() == found.sum(), "air on each side"
 
 
+@pytest.mark.parametrize("centre", SCANNERS)
+def test_the_brain_is_whole_at_every_synthetic_centre(centre: str, demo_labels: Path, tmp_path: Path) -> None:
+    brain = [one.id for one in load_protocol("aseg").structures if one.tissue in ("GM", "WM")]
+    for scan in simulate([demo_labels], tmp_path / "bids", 2, 4.0, 3, scanner_named(centre)):
+        (image, _), (truth, _) = read(scan), read(truth_of(scan))
+        found = np.isin(truth, brain)
+        assert found[1:-1, 1:-1, 1:-1].sum() == found.sum(), "air on each side"
+        assert (image[found] > 0).mean() > 0.99, "nothing of the brain is outside the field of view"
+
+
 def test_a_label_map_of_giants_is_refused_with_its_name(demo_labels: Path, tmp_path: Path) -> None:
     image = read_labels(demo_labels)
     giant = image.volume.affine @ np.diag([1.6, 1.6, 1.6, 1.0])

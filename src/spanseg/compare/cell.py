@@ -14,7 +14,7 @@ from torch import nn
 
 from spanseg import checkpoint, model, runs
 from spanseg import recipe as recipes
-from spanseg.compare.analysis import RISING, converged
+from spanseg.compare.analysis import RISING
 from spanseg.compare.design import NEW, OLD, Split
 from spanseg.compare.origins import claim
 from spanseg.compare.people import Person, told_facts
@@ -187,7 +187,6 @@ def _cost(
         "test_s": test_s,
         "s_to_best": arrived * step_s,
         "peak_mib": (peak_memory_bytes() or 0) // 2**20,
-        "converged": converged(looks, len(history)),
     }
 
 

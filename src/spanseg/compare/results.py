@@ -19,10 +19,7 @@ COLUMNS = (
     *("seed", "split", "row", "part", "centre", "subject", "age_years", "sex", "structure"),
     *SCORES,
 )
-COST_COLUMNS = (
-    *("seed", "split", "row", "trained", "total", "steps", "train_s", "test_s", "s_to_best", "peak_mib"),
-    "converged",
-)
+COST_COLUMNS = ("seed", "split", "row", "trained", "total", "steps", "train_s", "test_s", "s_to_best", "peak_mib")
 CURVE_COLUMNS = ("seed", "split", "row", "step", "loss", "validation")
 
 

@@ -203,8 +203,9 @@ def test_every_volume_has_a_name_of_its_own(result):
 
 
 def test_unknown_model_and_device_are_refused():
-    with pytest.raises(SpansegError, match=r"there is no model .nowhere.: shipped are click, default"):
-        load_model(SegmentOptions(model="nowhere"))
+    for name in ("nowhere", "no/where"):
+        with pytest.raises(SpansegError, match=rf"there is no model .{name}.: shipped are click, default"):
+            load_model(SegmentOptions(model=name))
     with pytest.raises(SpansegError, match="cpu or cuda"):
         load_model(SegmentOptions(device="tpu"))
 

@@ -130,7 +130,7 @@ def open_model(name_or_path: str) -> ModelFolder:
     try:
         path = shipped if _is_shipped(name_or_path) else Path(name_or_path)
         if not path.exists():
-            names = ", ".join(sorted(one.name for one in shipped.parent.iterdir() if (one / "model.toml").is_file()))
+            names = ", ".join(sorted(one.name for one in _shipped("").iterdir() if (one / "model.toml").is_file()))
             raise SpansegError(
                 f"there is no model '{name_or_path}': shipped are {names}; else give a folder of 'spanseg export'."
             )

@@ -23,7 +23,7 @@ def _grey(low: float, high: float) -> dict[str, Any]:
 
 
 def _t2(low: float, high: float, fluid: float) -> dict[str, Any]:
-    """Scans on which grey matter and CSF are brighter than white, CSF up to this multiple of what the contrast gives."""
+    """Scans with grey matter and CSF brighter than white, CSF up to this multiple of what the contrast gives."""
     return {"t2": 1.0, "t2_contrast": (low, high), "t2_csf": (0.9 * fluid, fluid)}
 
 
@@ -35,8 +35,8 @@ SCANNERS: dict[str, SynthOptions] = {
 }
 """A portable scanner: T2-weighted, noise, blur; grey matter nearly as dark as CSF and a strong bias; proton density in
 slices of up to 8 mm; grey far brighter than white matter, as on T1-weighted scans read out early after inversion.
-Skull-stripped where ``strip`` is 1. Milder shifts (T1-like contrast, noise, bias and slices as here) cost a network that
-had seen the others nothing (docs/experiments.md)."""
+Skull-stripped where ``strip`` is 1. Milder shifts (T1-like contrast, noise, bias and slices as here) cost a network
+that had seen the others nothing (docs/experiments.md)."""
 
 
 def scanner_named(name: str) -> SynthOptions:

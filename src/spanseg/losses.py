@@ -116,7 +116,8 @@ def _softmax_dice(logits: Tensor, target: Tensor, unlabelled: Unlabelled) -> tup
     classes = logits.shape[1]
     logits = merged(logits, target, unlabelled)
     known = (target != UNKNOWN).flatten()
-    labels, voxels = target.flatten(), logits.float().movedim(1, -1).reshape(-1, classes)
+    labels = target.flatten()
+    voxels = logits.float().movedim(1, -1).reshape(-1, classes)  # classes last, as channels-last logits lie in memory
     if not known.all():
         labels, voxels = labels[known], voxels[known]
     log_p = torch.log_softmax(voxels, dim=1)

@@ -2,7 +2,8 @@
 
     python benchmarks/contrast.py SCAN [SCAN ...] [--model wide]
 
-For each scan the medians of a few structures (white matter = 1), away from their borders in the plane of the slices.
+For each scan the medians of a few structures (white matter = 1), away from their borders in the plane of the slices, and
+how uneven white matter is: near the brain's surface beside the depth, and in the backmost beside the foremost fifth.
 For scans with bright fluid also the share of the cortex's labels that lie on fluid, and of the fluid inside the skull
 that is labelled cortex; fluid is what is nearer to the ventricles than to cortex. Nothing is compared with a truth.
 """
@@ -34,6 +35,19 @@ def median(image: np.ndarray, labels: np.ndarray, ids: tuple[int, ...]) -> float
     return float(np.median(image[ndimage.binary_erosion(inside, np.ones((3, 3, 1)))]))
 
 
+def unevenness(image: np.ndarray, result: Segmentation) -> tuple[float, float]:
+    """White matter 3 to 8 mm below the surface beside that below 28 mm, and at the back beside the front."""
+    mask, affine = result.mask.data > 0, result.mask.affine
+    depth = ndimage.distance_transform_edt(mask, sampling=np.linalg.norm(affine[:3, :3], axis=0))
+    white = ndimage.binary_erosion(np.isin(result.labels.data, WHITE), np.ones((3, 3, 1)))
+    forward = np.einsum("a,aijk->ijk", affine[1, :3], np.indices(mask.shape)) + affine[1, 3]
+    first, last = forward[mask].min(), forward[mask].max()
+    fifth = 0.2 * (last - first)
+    places = ((depth >= 3) & (depth < 8), depth >= 28, forward < first + fifth, forward > last - fifth)
+    shell, deep, back, front = (np.median(image[white & where]) for where in places)
+    return float(shell / deep), float(back / front)
+
+
 def on_fluid(image: np.ndarray, result: Segmentation) -> tuple[float, float]:
     """Share of cortex on fluid, and of fluid inside the skull that is labelled cortex."""
     labels = result.labels.data
@@ -57,6 +71,8 @@ def main() -> None:
         white = median(image, labels, WHITE)
         found = {name: median(image, labels, ids) / white for name, ids in SHOWN.items()}
         line = ", ".join(f"{name} {value:.2f}" for name, value in found.items())
+        shell, back = unevenness(image, result)
+        line += f"; white matter at the surface {shell:.2f} of the depth, at the back {back:.2f} of the front"
         if found["ventricles"] > found["cortex"]:
             of_cortex, of_fluid = on_fluid(image, result)
             line += f"; cortex on fluid {of_cortex:.1%}, fluid labelled cortex {of_fluid:.1%}"

@@ -13,8 +13,7 @@ POSED: dict[str, Any] = {"rotation": 6.0, "scaling": 0.06, "shift_mm": 2.0}
 
 def _scanner(contrast: dict[str, Any], **others: Any) -> SynthOptions:
     """A scanner with one family of contrasts."""
-    families = {"t1": 0.0, "t2": 0.0, "flair": 0.0, "random": 0.0, "infant": 0.0}
-    return replace(SynthOptions(), **PLAIN | POSED | families | contrast | others)
+    return replace(SynthOptions(), **PLAIN | POSED | {"t1": 0.0} | contrast | others)
 
 
 def _grey(low: float, high: float) -> dict[str, Any]:

@@ -3,7 +3,7 @@
     python benchmarks/contrast.py SCAN [SCAN ...] [--model wide]
 
 For each scan the medians of a few structures (white matter = 1), away from their borders in the plane of the slices,
-and how uneven white matter is: near the brain's surface beside the depth, and in the backmost beside the foremost fifth.
+and how uneven white matter is: near the surface beside the depth, in the backmost beside the foremost fifth.
 For scans with bright fluid also the share of the cortex's labels that lie on fluid, and of the fluid inside the skull
 that is labelled cortex; fluid is what is nearer to the ventricles than to cortex. Nothing is compared with a truth.
 """

@@ -24,8 +24,8 @@ LAYERS = (  # imports go down or stay level, never up
     claims findings plain_names sentences prompts changes""",
     # 1 data
     """streams headers affines voxels loading images inputs cases pairing tables participants schemes metrics stats
-    generation intervals centring clicks slice_prompts clicked deform synth silver told lifespan sampling labelled
-    dataset_audit tensors losses optim ambiguous""",
+    generation intervals centring clicks slice_prompts clicked deform lesions synth silver told lifespan sampling
+    labelled dataset_audit tensors losses optim ambiguous""",
     # 2 parts
     """nets tokens meeting adapt objectives""",
     # 3 model
@@ -43,7 +43,7 @@ PART_FOLDERS = ("nets", "tokens", "adapt", "objectives")
 FOLDERS = (*PART_FOLDERS, "compare", "serve", "cli")  # all files of a folder lie in its layer
 TORCH = {
     *PART_FOLDERS,
-    *("deform", "synth", "silver", "clicked", "slice_prompts", "told", "lifespan", "ambiguous", "sampling"),
+    *("deform", "lesions", "synth", "silver", "clicked", "slice_prompts", "told", "lifespan", "ambiguous", "sampling"),
     *("labelled", "tensors", "losses", "optim", "meeting"),
     *(
         "model",

@@ -27,13 +27,14 @@ def _t2(low: float, high: float, fluid: float) -> dict[str, Any]:
 
 
 SCANNERS: dict[str, SynthOptions] = {
-    "low_field": _scanner(_t2(0.45, 0.65, 2.0), noise=0.4, blur_mm=1.2, bias=0.1, strip=0.0),
+    "low_field": _scanner(
+        _t2(0.45, 0.65, 2.0), noise=0.25, blur_mm=1.0, bias=0.1, thick=1.0, thickness_mm=5.0, ghost=0.2, strip=0.0
+    ),
     "seven_tesla": _scanner(_grey(1.9, 2.2), bias=1.2, gamma=0.1, noise=0.03, blur_mm=0.3, strip=1.0),
-    "thick_slices": _scanner(_t2(0.3, 0.4, 1.2), thick=1.0, thickness_mm=8.0, ghost=0.3, noise=0.06, strip=0.0),
-    "early_inversion": _scanner(_grey(-1.2, -0.9), noise=0.05, bias=0.2, strip=1.0),
+    "early_inversion": _scanner(_grey(-1.8, -1.5), noise=0.05, bias=0.6, strip=1.0),
 }
-"""A portable scanner: T2-weighted, noise, blur; grey matter nearly as dark as CSF and a strong bias; proton density in
-slices of up to 8 mm; grey far brighter than white matter, as on T1-weighted scans read out early after inversion.
+"""A portable scanner: T2-weighted, noise, slices of up to 5 mm; grey matter nearly as dark as CSF and a strong bias;
+grey far brighter than white matter, as on T1-weighted scans read out early after inversion.
 Skull-stripped where ``strip`` is 1. Milder shifts (T1-like contrast, noise, bias and slices as here) cost a network
 that had seen the others nothing (docs/experiments.md)."""
 

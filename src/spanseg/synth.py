@@ -16,6 +16,7 @@ from torch import Tensor
 from spanseg.deform import Canvas, Deformation, Draw, resize
 from spanseg.generation import GenerationClasses, PackedMap
 from spanseg.interfaces import Sample
+from spanseg.lesions import Lesions
 
 OFFSETS = ((-0.25, -0.25, -0.25), (0.25, 0.25, -0.25), (0.25, -0.25, 0.25), (-0.25, 0.25, 0.25))
 """Where in a voxel the labels are read for its partial volume, in voxels from its middle."""
@@ -42,6 +43,7 @@ class SynthOptions:
         thick, thickness_mm: probability and largest thickness of thick slices.
         blur_mm: largest standard deviation of blur.
         ghost: probability of motion-like ghosts.
+        lesions: probability of lesions and caps in white matter (see :mod:`spanseg.lesions`).
         strip, sloppy: probability of skull-stripping, and of a careless mask among the stripped.
         cut: probability that the field of view cuts something off.
     """
@@ -70,6 +72,7 @@ class SynthOptions:
     thickness_mm: float = 6.0
     blur_mm: float = 0.8
     ghost: float = 0.1
+    lesions: float = 0.0
     strip: float = 0.6
     sloppy: float = 0.3
     cut: float = 0.1
@@ -101,6 +104,7 @@ class Generator:
         self.brain = torch.from_numpy(table.brain).to(self.device)
         self.csf = torch.from_numpy(table.csf).to(self.device)
         self.contrasts = _Contrasts(table, options)
+        self.lesions = Lesions(table, options.lesions, self.device)
 
     def draw(self, seed: int, index: int) -> Sample:
         """Draw one normalised scan and the protocol's class of each voxel."""
@@ -112,6 +116,7 @@ class Generator:
         """Paint, scan and mask: the image follows from the classes and their displaced reads, the target from truth."""
         means, deviations = self.contrasts.draw(draw.rng)
         image = _paint(classes, offsets, means.to(self.device), deviations.to(self.device), draw)
+        image = self.lesions.paint(image, classes, means, draw)
         image = scanner(image, draw, self.options)
         target = self.target[truth.int()]
         keep = self._mask(classes, draw)

@@ -112,7 +112,7 @@ def test_synthetic_centres_differ_as_their_scanners_do(label_map: Path, tmp_path
         (image, _), (truth, _) = read(scan), read(truth_of(scan))
         inside = [image[np.isin(truth, ids)].astype(float) for ids in ((3, 42), (2, 41))]
         grey_below_white[name] = 1 - np.median(inside[0]) / np.median(inside[1])
-    assert grey_below_white["early_inversion"] < grey_below_white["low_field"] < grey_below_white["thick_slices"] < 0
+    assert grey_below_white["early_inversion"] < grey_below_white["low_field"] < 0
     assert grey_below_white["seven_tesla"] > 0.5
 
 

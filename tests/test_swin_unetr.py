@@ -9,6 +9,7 @@ from torch import nn
 import tiny
 from spanseg import parts
 from spanseg.errors import SpansegError
+from spanseg.nets._norms import InstanceNorm
 
 stock = pytest.importorskip("monai.networks.nets.swin_unetr")
 SwinUnetr = parts.find("nets", "swin_unetr")
@@ -23,6 +24,19 @@ def small(downsample: str = "merging") -> nn.Module:
 
 def count(parameters: list[nn.Parameter]) -> int:
     return sum(parameter.numel() for parameter in parameters)
+
+
+@pytest.mark.parametrize("name", ["swin_unetr", "unetr"])
+def test_instance_norms_are_those_that_keep_the_layout_in_bf16(name: str) -> None:
+    network = (
+        small()
+        if name == "swin_unetr"
+        else parts.find("nets", name)(
+            in_channels=1, out_channels=3, image_shape=(32, 32, 32), hidden_size=48, mlp_dim=96, num_heads=3
+        )
+    )
+    norms = [module for module in network.modules() if isinstance(module, nn.InstanceNorm3d)]
+    assert norms and all(type(norm) is InstanceNorm for norm in norms)
 
 
 def test_the_full_size_has_the_published_parameters() -> None:

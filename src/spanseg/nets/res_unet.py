@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from spanseg.nets._norms import InstanceNorm
+
 
 class ResUNet(nn.Module):
     """Residual U-Net with a space-to-depth stem: cells of 2×2×2 voxels enter the trunk as channels.
@@ -142,21 +144,7 @@ class _Normed(nn.Sequential):
     def __init__(self, channels: int, width: int, size: int, stride: int = 1, padding: int | None = None) -> None:
         pad = size // 2 if padding is None else padding
         convolution = nn.Conv3d(channels, width, size, stride=stride, padding=pad, bias=False)
-        super().__init__(convolution, _InstanceNorm(width, affine=True))
-
-
-class _InstanceNorm(nn.InstanceNorm3d):
-    """Instance norm that in bf16 training leaves an image's memory layout as it is: a step takes a third less time.
-
-    Torch's own copies channels-last features into another layout and the convolution behind it copies them back.
-    """
-
-    def forward(self, x: Float[Tensor, "batch channel i j k"]) -> Float[Tensor, "batch channel i j k"]:
-        if (
-            self.training and x.dtype == torch.bfloat16 and len(x) == 1
-        ):  # the statistics of a batch of one are its image's
-            return F.batch_norm(x, None, None, self.weight, self.bias, training=True, eps=self.eps)
-        return super().forward(x)
+        super().__init__(convolution, InstanceNorm(width, affine=True))
 
 
 class _Residual(nn.Module):

@@ -9,6 +9,7 @@ from monai.networks.nets import swin_unetr as stock
 from torch import Tensor, nn
 
 from spanseg.errors import SpansegError
+from spanseg.nets._norms import quicken
 
 
 class SwinUnetr(stock.SwinUNETR):
@@ -69,6 +70,7 @@ class SwinUnetr(stock.SwinUNETR):
             window_size=window_size,
             downsample=_MERGING[downsample],
         )
+        quicken(self)
         self.downsample = downsample
 
     @property

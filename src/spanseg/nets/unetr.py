@@ -7,6 +7,7 @@ from monai.networks.nets import unetr as stock
 from torch import nn
 
 from spanseg.errors import SpansegError
+from spanseg.nets._norms import quicken
 
 
 class Unetr(stock.UNETR):
@@ -60,6 +61,7 @@ class Unetr(stock.UNETR):
             mlp_dim=mlp_dim,
             num_heads=num_heads,
         )
+        quicken(self)
 
     @property
     def stride(self) -> int:

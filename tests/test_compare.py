@@ -10,7 +10,7 @@ import pytest
 import tiny
 from spanseg import checkpoint, model
 from spanseg import recipe as recipes
-from spanseg.compare import engine, page
+from spanseg.compare import engine, origins, page
 from spanseg.compare.cell import CellRunner
 from spanseg.compare.design import folds_of, splits_of
 from spanseg.compare.people import Person, people_of, told_facts
@@ -187,6 +187,24 @@ def test_shuffled_facts_are_nobodys_own_and_constant_ones_everybodys() -> None:
     assert {one.facts.age_years for one in told_facts(people, "constant", 0)} == {23.0}
 
 
+def test_a_person_in_two_data_sets_keeps_own_facts_and_never_gets_them_by_shuffling() -> None:
+    people = [person("sub-1", 20), person("sub-2", 30), person("sub-x", None, "b", "a/sub-1"), person("sub-3", 40)]
+    assert [one.facts for one in told_facts(people, "own", 0)] == [one.facts for one in people]
+    for seed in range(9):
+        one, _, again, _ = told_facts(people, "shuffled", seed)
+        assert one.facts == again.facts and one.facts.age_years in (30, 40)
+
+
+def test_a_fingerprint_follows_the_table_that_labels_are_read_by(tmp_path: Path) -> None:
+    table = tmp_path / "labels.tsv"
+    table.write_text("index\tname\n1\tBrain-Stem\n", encoding="utf-8")
+    one = replace(person("sub-1", 20), labels=str(table))
+    before = origins.fingerprint(one)
+    table.write_text("index\tname\n2\tBrain-Stem\n", encoding="utf-8")
+    assert origins.fingerprint(one) != before
+    assert len({origins.fingerprint(replace(one, labels=name)) for name in ("", "muse", "freesurfer")}) == 3
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -279,7 +297,7 @@ def test_the_usual_augmentation_is_that_of_the_recipe(place: Path) -> None:
         runner = CellRunner(plan.study, plan.splits, plan.people, place / "work-usual", lambda cell, row: None)
         recipe = recipe_of(plan.study, plan.study.rows[0], 0)
         recipe["synth"]["rotation"] = 77.0
-        told = {person.identity: person.facts for person in plan.people}
+        told = {person.entry: person.facts for person in plan.people}
         found[how] = runner._source(plan.people[:1], recipe, told).options.rotation  # type: ignore[attr-defined]
         assert ("augment" in plan.meaning["row kgpl"]) == (how == "usual")
     assert found == {"gentle": GENTLE.rotation, "usual": 77.0}

@@ -11,7 +11,8 @@ from spanseg.lesions import LOAD, Lesions
 from spanseg.synth import Generator, SynthOptions
 from spanseg.volume import Volume
 
-TABLE = load_classes(load_protocol("aseg"))
+ASEG = load_protocol("aseg")
+TABLE = load_classes(ASEG)
 CANVAS = Canvas((48, 48, 48), 2.0)
 AIR, WHITE, GREY, VENTRICLE = (int(np.flatnonzero(TABLE.ids == which)[0]) for which in (0, 2, 3, 4))
 
@@ -66,7 +67,14 @@ def test_lesions_gather_round_the_ventricles() -> None:
 def test_a_share_of_the_scans_has_them() -> None:
     has = [bool(painted(0.5, 1.4, index)[0].any()) for index in range(40)]
     assert 10 < sum(has) < 30
-    assert not painted(0.0, 1.4)[0].any()
+
+
+def test_without_lesions_nothing_is_drawn_so_that_scans_stay_as_they_were() -> None:
+    classes, means, draw = head(), torch.ones(len(TABLE.ids)), Draw(0, 0, CANVAS, torch.device("cpu"))
+    before, noise = draw.rng.bit_generator.state, draw.noise.get_state()
+    image = means[classes.int()]
+    assert torch.equal(Lesions(TABLE, 0.0).paint(image, classes, means, draw), image)
+    assert draw.rng.bit_generator.state == before and torch.equal(draw.noise.get_state(), noise)
 
 
 def test_a_head_without_cerebral_white_matter_stays_as_it_is() -> None:
@@ -76,10 +84,13 @@ def test_a_head_without_cerebral_white_matter_stays_as_it_is() -> None:
     assert torch.equal(after, image)
 
 
-def test_the_truth_holds_no_lesions(tiny_labels: Volume) -> None:
-    canvas = Canvas((36, 44, 36), 5.0)
+def test_the_generator_paints_into_the_image_and_not_into_the_truth(
+    tiny_labels: Volume, monkeypatch: pytest.MonkeyPatch
+) -> None:
     maps = [pack(tiny_labels, TABLE, "map")]
-    plain = SynthOptions(strip=0.0, cut=0.0, t2=0.0, flair=0.0, random=0.0, infant=0.0)
-    without = Generator(maps, TABLE, canvas, plain).draw(0, 0)
-    withs = Generator(maps, TABLE, canvas, SynthOptions(**(vars(plain) | {"lesions": 1.0}))).draw(0, 0)
-    assert torch.equal(without[1], withs[1]) and not torch.equal(without[0], withs[0])
+    source = Generator(maps, TABLE, Canvas((36, 44, 36), 5.0), SynthOptions(strip=0.0, cut=0.0))
+    _, truth, *_ = source.draw(0, 0)
+    monkeypatch.setattr(Lesions, "paint", lambda self, image, classes, *_: image + 9 * self.white[classes.int()])
+    image, target, *_ = source.draw(0, 0)
+    white = torch.isin(target, torch.tensor([ASEG.class_of(2), ASEG.class_of(41)]))[0]
+    assert torch.equal(target, truth) and image[0, 0][white].mean() > 2 * image[0, 0][~white].mean()

@@ -60,6 +60,15 @@ def test_the_right_answer_costs_nothing_and_a_wrong_one_much() -> None:
     assert dice > 0.99 and entropy > 10
 
 
+def test_dice_of_a_million_voxels_is_exact() -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.stack([torch.zeros(100, 100, 100), 5 + torch.randn(100, 100, 100, generator=generator)])[None]
+    target = torch.ones(1, 100, 100, 100, dtype=torch.int64)
+    p = torch.softmax(logits.double(), 1)[0, 1]
+    exact = 1 - 2 * p.sum() / (p.sum() + p.numel())
+    assert abs(float(soft_dice(logits, target)) - float(exact)) < 1e-5
+
+
 def test_rare_classes_weigh_as_the_root_of_their_size() -> None:
     target = torch.zeros(1, 10, 10, 1, dtype=torch.int64)
     target[0, 0, 0] = 1  # one voxel against 99

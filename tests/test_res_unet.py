@@ -98,6 +98,22 @@ def test_the_recipes_canvases_cover_a_brain() -> None:
         assert edges[0] >= 156 and edges[1] >= 206 and edges[2] >= 160, name
 
 
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
+def test_gradients_through_a_residual_block_are_right_in_every_layout(kind: torch.dtype) -> None:
+    """torch 2.13's own instance norm gives wrong ones where a channels-last gradient meets a batch of one."""
+    network = small(widths=(8, 16))
+    block = network.encoder[0].train().to(kind)
+    found = []
+    for layout in (torch.contiguous_format, torch.channels_last_3d):
+        image = torch.randn(1, 8, 6, 8, 10, generator=torch.Generator().manual_seed(1)).to(kind)
+        image = image.contiguous(memory_format=layout).requires_grad_()
+        weight = torch.randn(1, 8, 6, 8, 10, generator=torch.Generator().manual_seed(2)).to(kind)
+        (block(image) * weight).sum().backward()
+        assert image.grad is not None
+        found.append(image.grad.float().flatten())
+    assert torch.cosine_similarity(*found, dim=0) > 0.99
+
+
 def test_training_in_bf16_keeps_the_layout_and_the_values() -> None:
     network = small(widths=(8, 16))
     norm, plain = network.stem[1], nn.InstanceNorm3d(8, affine=True)

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import nn
 
+from spanseg import parts
 from spanseg.errors import SpansegError
 from spanseg.interfaces import Sample
 from spanseg.nets.res_unet import ResUNet
@@ -44,19 +45,47 @@ def trainer(
     return Trainer(network, Supervised(phases), Cubes(always_first), chosen, folder)
 
 
+@pytest.mark.parametrize("bf16", [False, True])
 @pytest.mark.parametrize("muon", [True, False])
 @pytest.mark.parametrize("stop_at", [3, 5])
-def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path: Path, muon: bool, stop_at: int) -> None:
-    whole = trainer(tmp_path / "whole", muon=muon)
+def test_a_resumed_run_equals_an_uninterrupted_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, muon: bool, stop_at: int, bf16: bool
+) -> None:
+    monkeypatch.setattr("spanseg.machine.computes_in_bf16", lambda: True)
+    whole = trainer(tmp_path / "whole", muon=muon, bf16=bf16)
     whole.run()
-    trainer(tmp_path / "halves", muon=muon).run(stop_at=stop_at)
-    second = trainer(tmp_path / "halves", muon=muon)
+    trainer(tmp_path / "halves", muon=muon, bf16=bf16).run(stop_at=stop_at)
+    second = trainer(tmp_path / "halves", muon=muon, bf16=bf16)
     assert second.step == stop_at
     second.run()
     assert second.step == whole.step == 8
     for name, value in whole.trained.items():
-        torch.testing.assert_close(second.trained[name], value, rtol=0, atol=1e-6)
-        torch.testing.assert_close(second.ema[name], whole.ema[name], rtol=0, atol=1e-6)
+        assert torch.equal(second.trained[name], value) and torch.equal(second.ema[name], whole.ema[name])
+
+
+@pytest.mark.parametrize("can", [True, False])
+def test_bf16_is_f32_on_a_processor_without_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, can: bool) -> None:
+    monkeypatch.setattr("spanseg.machine.computes_in_bf16", lambda: can)
+    asked, plain = trainer(tmp_path / "asked", bf16=True), trainer(tmp_path / "plain")
+    for run in (asked, plain):
+        run.run(stop_at=2)
+    same = all(torch.equal(asked.trained[name], value) for name, value in plain.trained.items())
+    assert same is not can
+    assert (
+        any(
+            one.is_contiguous(memory_format=torch.channels_last_3d)
+            for one in asked.trained.values()
+            if one.ndim == 5 and one.shape[1] > 1 and one.shape[2] > 1
+        )
+        is can
+    )
+
+
+def test_networks_of_two_dimensions_train_in_bf16(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("spanseg.machine.computes_in_bf16", lambda: True)
+    network = parts.find("nets", "slice_unet")(in_channels=1, out_channels=2, widths=(4, 8))
+    run = Trainer(network, Supervised(0), Cubes(), TrainOptions(bf16=True), tmp_path)
+    assert run.bf16 and all(one.ndim < 5 for one in run.trained.values())
 
 
 @pytest.mark.parametrize("asked", [False, True])

@@ -69,6 +69,22 @@ def test_gain_and_what_each_old_centre_loses() -> None:
     assert full.harmonic == pytest.approx(2 * 0.75 * 0.845 / (0.75 + 0.845))
 
 
+def test_a_row_is_compared_on_what_the_base_was_scored_on_too() -> None:
+    base = [line("zero_shot", "a", place, dice, seed=seed) for place in "ab" for seed, dice in (("0", 0.5), ("1", 0.7))]
+    row = [line("full", "a", place, 0.5) for place in "ab"]
+    row.append(line("full", "a", "b", 0.0, structure="Left-Putamen"))
+    base.append(line("zero_shot", "a", "b", None, structure="Left-Putamen"))  # not in the truth, and not found
+    row.append(line("full", "a", "b", 0.1, subject="sub-2"))
+    (full,) = [one for one in transfer.centre_scores(base + row) if one.row == "full"]
+    assert (full.gain.mean, full.forgetting.mean, full.is_safe) == (0, 0, True)
+    assert [one.gain.mean for one in transfer.pooled_scores(base + row) if one.row == "full"] == [0]
+
+
+def test_a_direct_loss_is_of_the_structures_that_both_bases_were_scored_on() -> None:
+    lines = [*LINES, line("zero_shot", "b", "a", 0.1, structure="Left-Putamen")]
+    assert transfer.direct_losses(lines) == transfer.direct_losses(LINES)
+
+
 def test_over_all_centres_a_row_is_compared_where_it_was_run() -> None:
     found = {one.row: one for one in transfer.pooled_scores(LINES)}
     assert found["full"].gain.subjects == 1 and found["full"].gain.mean == pytest.approx(0.25)
@@ -149,7 +165,7 @@ def test_weights_of_another_recipe_are_not_taken_over(place: Path, tmp_path: Pat
     changed = replace(plan, study=replace(plan.study, base_steps=4))
     fresh = Results(tmp_path / "second", changed.cells, changed.meaning)
     with pytest.raises(
-        SpansegError, match="another recipe, other scans or other facts than this study's; give another"
+        SpansegError, match="another recipe, start, augmentation, other scans or other facts than this study's"
     ):
         next(engine.run(changed, fresh, tmp_path / "work", lambda cell, row: None))
 

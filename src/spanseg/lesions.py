@@ -12,15 +12,16 @@ from spanseg.generation import GenerationClasses
 REACH_MM = 12.0
 """How far from the lateral ventricles white matter counts as near them."""
 LOAD = (0.001, 0.08)
-"""Smallest and largest share of the cerebral white matter that is lesion; the logarithm is uniform."""
+"""Smallest and largest share of the cerebral white matter that lesions touch, soft edges included; log-uniform."""
 
 
 class Lesions:
     """Paints blobs of another intensity into cerebral white matter; what they lie in stays white matter.
 
-    They differ from white matter as grey matter does on the same scan, or more: darker on T1, brighter on T2 and FLAIR.
-    From one scan to the next they gather round the lateral ventricles (rims, caps, streaks) or lie scattered. White
-    matter between them changes slowly from place to place, by a third of the way to grey matter or less.
+    They differ from white matter to the side of grey matter on the same scan, by 0.4 to 1.6 times its distance and,
+    where grey is brighter, by up to 0.35 more: darker on T1, brighter on T2 and FLAIR. From one scan to the next they gather
+    round the lateral ventricles (rims, caps, streaks) or lie scattered. White matter between them changes slowly from
+    place to place, with a standard deviation of at most a third of the way to grey matter.
 
     Args:
         table: generation classes.

@@ -123,7 +123,8 @@ def _softmax_dice(logits: Tensor, target: Tensor, unlabelled: Unlabelled) -> tup
     log_p = torch.log_softmax(voxels, dim=1)
     log_true = log_p.gather(1, labels[:, None])[:, 0]
     probabilities = log_p.exp()
-    true_mass = torch.zeros(classes, device=logits.device).index_add(0, labels, log_true.exp())
+    true_mass = torch.zeros(classes, dtype=torch.float64, device=logits.device)  # f32 drifts over 10^5 voxels
+    true_mass = true_mass.index_add(0, labels, log_true.exp().double()).float()
     predicted = probabilities.sum(0)
     count = torch.bincount(labels, minlength=classes).float()
     present = count > 0

@@ -72,6 +72,11 @@ def instruction_sets() -> tuple[str, ...]:
     return tuple(name for name, words in INSTRUCTION_SETS.items() if flags.intersection((*words, name)))
 
 
+def computes_in_bf16() -> bool:
+    """Whether this processor has instructions for bf16; without them it is many times slower than f32."""
+    return not {"avx512_bf16", "amx_bf16", "neon_bf16"}.isdisjoint(instruction_sets())
+
+
 def processor_name() -> str:
     """Name of the processor as its maker writes it; empty where the system does not tell."""
     for line in _processor_text().splitlines():

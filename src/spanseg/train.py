@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from spanseg import checkpoint
+from spanseg import checkpoint, machine
 from spanseg.errors import SpansegError
 from spanseg.interfaces import Objective, Sample, Source
 from spanseg.labels import UNKNOWN
@@ -36,7 +36,8 @@ class TrainOptions:
         muon_linear: Muon for the weights of linear layers too, of which transformers are made.
         ema: decay of the averaged weights.
         clip: largest norm of the gradient.
-        bf16: bf16 autocast, and Muon's matrices in bf16: 1.3 to 1.8 times faster where the processor computes in it.
+        bf16: bf16 autocast, and Muon's matrices in bf16: 1.4 to 2.6 times faster; f32 on a
+            processor that does not compute in it.
         seed: seed of initial weights and draws.
         save_every, validate_every: steps between checkpoints and between looks at the left-out maps.
         validate_draws: left-out draws of one look.
@@ -98,11 +99,13 @@ class Trainer:
             options,
             folder,
         )
-        if options.bf16:  # convolutions with many channels take up to half the time so
-            network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+        on_processor = next(network.parameters()).device.type == "cpu"
+        self.bf16 = options.bf16 and (not on_processor or machine.computes_in_bf16())
+        if self.bf16:  # convolutions with many channels take up to half the time so
+            _channels_last(network)
         self.trained = {name: p for name, p in network.named_parameters() if p.requires_grad}
         parameters = _groups(network, list(self.trained.values()), options)
-        self.optimiser = MuonAdamW(parameters, options.lr, options.weight_decay, options.muon, options.bf16)
+        self.optimiser = MuonAdamW(parameters, options.lr, options.weight_decay, options.muon, self.bf16)
         self.ema = {name: parameter.detach().clone() for name, parameter in self.trained.items()}
         self.step, self.best, self.stale = 0, -1.0, 0
         folder.mkdir(parents=True, exist_ok=True)
@@ -147,7 +150,7 @@ class Trainer:
         samples = [self.source.draw(options.seed, self.step * options.batch + k) for k in range(options.batch)]
         batch = batch_of(samples, self.step)
         drawn = time.monotonic()
-        with torch.autocast(batch.image.device.type, dtype=torch.bfloat16, enabled=options.bf16):
+        with torch.autocast(batch.image.device.type, dtype=torch.bfloat16, enabled=self.bf16):
             losses = self.objective(self.network, batch)
         loss = torch.stack(list(losses.values())).sum()
         self.optimiser.zero_grad(set_to_none=True)
@@ -229,6 +232,13 @@ def read_history(folder: Path) -> list[dict[str, float]]:
     with (folder / HISTORY).open(newline="", encoding="utf-8") as stream:
         rows = [{key: float(value or "nan") for key, value in row.items()} for row in csv.DictReader(stream)]
     return list({row["step"]: row for row in rows}.values())
+
+
+def _channels_last(network: nn.Module) -> None:
+    """Lay three-dimensional kernels as convolutions in bf16 are fastest (in place)."""
+    for parameter in network.parameters():
+        if parameter.ndim == 5:
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last_3d)
 
 
 def _groups(network: nn.Module, trained: list[nn.Parameter], options: TrainOptions) -> list[dict[str, Any]]:

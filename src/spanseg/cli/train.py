@@ -24,7 +24,7 @@ def train(
     """Train, log, checkpoint and resume. A second call with the same folder goes on where the first one stopped."""
     import torch
 
-    from spanseg import generation, runs
+    from spanseg import generation, machine, runs
     from spanseg import recipe as recipes
 
     if threads:
@@ -37,6 +37,8 @@ def train(
         generation.save_packed(maps, pack)
         print(f"{len(maps)} label maps packed into {pack}")
         return
+    if chosen.get("train", {}).get("bf16") and device == "cpu" and not machine.computes_in_bf16():
+        print("this processor does not compute in bf16: training in f32")
     folder = out or Path("runs") / Path(recipe).stem
     runs.refuse_other_steps(chosen, folder)
     print(f"weights: {runs.train(chosen, maps, folder, _Progress(_steps(chosen, folder.name)), device)}")

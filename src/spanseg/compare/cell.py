@@ -17,12 +17,11 @@ from spanseg import recipe as recipes
 from spanseg.compare.analysis import RISING
 from spanseg.compare.design import NEW, OLD, Split
 from spanseg.compare.origins import claim
-from spanseg.compare.people import Person, told_facts
+from spanseg.compare.people import Person, Told, told_facts
 from spanseg.compare.prompted import answered, drawn_classes
 from spanseg.compare.results import SCORES, Cell, Finished
 from spanseg.compare.study import Row, Study, base_row, recipe_of
 from spanseg.evaluate import score_volumes
-from spanseg.facts import Facts
 from spanseg.images import read_labels, read_scan
 from spanseg.interfaces import Source
 from spanseg.labelled import read_labelled
@@ -64,7 +63,7 @@ class CellRunner:
         if row.starts and split.before:
             recipe["train"]["start"] = str(self.base(split, cell.seed))
         forget_peak_memory()
-        told = {person.identity: person.facts for person in told_facts(self.people, row.facts, cell.seed)}
+        told = {person.entry: person.facts for person in told_facts(self.people, row.facts, cell.seed)}
         network, trainer, history = self._network(cell, split, row, recipe, told)
         began = time.monotonic()
         scores = list(self._tests(cell, split, recipe, network, told))
@@ -74,8 +73,8 @@ class CellRunner:
         """The run in which the base model learned the centres that it knows before a split."""
         folder = self.work / f"base-{split.name}-{seed}"
         recipe = recipe_of(replace(self.study, steps=self.study.base_steps), base_row(self.study), seed)
-        told = {person.identity: person.facts for person in (*split.before, *split.watched_before)}
-        claim(folder, recipe, split.before, split.watched_before, told)
+        told = {person.entry: person.facts for person in (*split.before, *split.watched_before)}
+        claim(folder, recipe, split.before, split.watched_before, told, self.study.augment)
         if not (folder / checkpoint.DELTA).is_file():
             source = self._source(split.before, recipe, told)
             watched = self._source(split.watched_before, recipe, told, STILL) if split.watched_before else None
@@ -86,7 +85,7 @@ class CellRunner:
         return folder
 
     def _network(
-        self, cell: Cell, split: Split, row: Row, recipe: dict[str, Any], told: dict[str, Facts]
+        self, cell: Cell, split: Split, row: Row, recipe: dict[str, Any], told: Told
     ) -> tuple[nn.Module, Trainer | None, list[dict[str, float]]]:
         """The network that a cell tests; if it was trained for this cell, with its trainer and what was logged.
 
@@ -100,6 +99,7 @@ class CellRunner:
             return self._trained(cell, split, recipe, told)
         other = replace(cell, row=row.weights_of)
         if _is_finished(self._folder(other), recipe):
+            claim(self._folder(other), recipe, split.train, split.validate, told, self.study.augment)
             return checkpoint.restore(self._folder(other))[1].eval(), None, []
         return self._trained(other, split, recipe, told)[0], None, []
 
@@ -107,11 +107,11 @@ class CellRunner:
         return self.work / f"{cell.split}-{cell.row}-{cell.seed}"
 
     def _trained(
-        self, cell: Cell, split: Split, recipe: dict[str, Any], told: dict[str, Facts]
+        self, cell: Cell, split: Split, recipe: dict[str, Any], told: Told
     ) -> tuple[nn.Module, Trainer, list[dict[str, float]]]:
         """The network of a cell after its training, with what was logged."""
         folder = self._folder(cell)
-        claim(folder, recipe, split.train, split.validate, told)
+        claim(folder, recipe, split.train, split.validate, told, self.study.augment)
         source = self._source(split.train, recipe, told)
         watched = self._source(split.validate, recipe, told, STILL) if split.validate else None
         trainer, look = runs.prepare_on(recipe, source, watched, folder)
@@ -122,19 +122,23 @@ class CellRunner:
         return network.eval(), trainer, trainer.history()
 
     def _source(
-        self, people: Iterable[Person], recipe: dict[str, Any], told: dict[str, Facts], how: SynthOptions | None = None
+        self,
+        people: Iterable[Person],
+        recipe: dict[str, Any],
+        told: Told,
+        how: SynthOptions | None = None,
     ) -> Source:
         """Real scans of people, told their facts; all of one centre that is new to the network."""
         protocol, scans = model.protocol_of(recipe), []
         for person in people:
             labels = self.centres[person.centre].labels or None
             read = read_labelled(person.scans, labels, protocol)
-            scans += [replace(scan, facts=told[person.identity], centre=0) for scan in read]
+            scans += [replace(scan, facts=told[person.entry], centre=0) for scan in read]
         varied = GENTLE if self.study.augment == "gentle" else synth_options(recipe)
         return RealScans(scans, protocol, model.canvas_of(recipe), how or varied, teller(recipe))
 
     def _tests(
-        self, cell: Cell, split: Split, recipe: dict[str, Any], network: nn.Module, told: dict[str, Facts]
+        self, cell: Cell, split: Split, recipe: dict[str, Any], network: nn.Module, told: Told
     ) -> Iterator[dict[str, Any]]:
         """Lines of ``results.csv``."""
         predictor, prompts = NetworkPredictor(recipe, network), self.rows[cell.row].prompts
@@ -142,7 +146,7 @@ class CellRunner:
         names = {index: structure.name for index, structure in enumerate(protocol.structures)}
         for part, people in ((NEW, split.new), (OLD, split.old)):
             for person in people:
-                options = SegmentOptions(facts=told[person.identity])
+                options = SegmentOptions(facts=told[person.entry])
                 head = {"seed": cell.seed, "split": cell.split, "row": cell.row, "part": part, "centre": person.centre}
                 head |= {"subject": person.subject, "age_years": person.facts.age_years, "sex": person.facts.sex}
                 for path, truth in person.scans:

@@ -8,10 +8,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from spanseg import checkpoint, files, splits
-from spanseg.compare.people import Person
+from spanseg import checkpoint, files, schemes, splits
+from spanseg.compare.people import Person, Told
 from spanseg.errors import SpansegError
-from spanseg.facts import Facts
 
 MADE_BY = "made_by.json"
 
@@ -19,7 +18,16 @@ MADE_BY = "made_by.json"
 def fingerprint(person: Person) -> str:
     """The beginning of a hash over a person's scans, labels and how these are read; recompressed files are the same."""
     members = splits.scans_in(path for pair in person.scans for path in pair)
-    return joined([*(member.sha256 for member in members), Path(person.labels).name])
+    return joined([*(member.sha256 for member in members), *_schemes(person)])
+
+
+def _schemes(person: Person) -> list[str]:
+    """How a person's labels are read: the name of a shipped scheme, or a hash of each table."""
+    if person.labels:
+        table = Path(person.labels)
+        return [checkpoint.sha256(table) if table.is_file() else person.labels]
+    tables = {schemes.find_table(truth) for _, truth in person.scans}
+    return sorted(checkpoint.sha256(table) for table in tables if table) or [""]
 
 
 def joined(hashes: Iterable[str]) -> str:
@@ -32,7 +40,8 @@ def claim(
     recipe: Mapping[str, Any],
     learns: Iterable[Person],
     watched: Iterable[Person],
-    told: Mapping[str, Facts],
+    told: Told,
+    augment: str,
 ) -> None:
     """Take a folder for weights, and note what makes them.
 
@@ -41,23 +50,25 @@ def claim(
         recipe: of the training.
         learns: whom it learns from.
         watched: whom its curve is followed on.
-        told: the facts that each person is told with, by identity.
+        told: the facts that each person is told with, by centre and subject.
+        augment: how far scans are varied.
 
     Raises:
         SpansegError: there are weights in the folder that another recipe, other scans or other facts made.
     """
-    start = Path(str(recipe["train"].get("start", ""))).name  # the folder around it may be called otherwise
+    start = str(recipe["train"].get("start", ""))
+    begun = checkpoint.sha256(checkpoint.weights_of(start)) if start else ""  # its folder may be called otherwise
     sides = {
-        side: {f"{one.centre}/{one.subject}": [fingerprint(one), repr(told[one.identity])] for one in people}
+        side: {f"{one.centre}/{one.subject}": [fingerprint(one), repr(told[one.entry])] for one in people}
         for side, people in (("learns", learns), ("watched", watched))
     }
-    made_by = {"recipe": {**recipe, "train": {**recipe["train"], "start": start}}} | sides
+    made_by = {"recipe": {**recipe, "train": {**recipe["train"], "start": begun}}, "augment": augment} | sides
     text, path = json.dumps(made_by, indent=1, sort_keys=True, ensure_ascii=False) + "\n", folder / MADE_BY
     has_weights = any((folder / name).is_file() for name in (checkpoint.DELTA, checkpoint.STATE))
     if has_weights and not (path.is_file() and path.read_text(encoding="utf-8") == text):
         raise SpansegError(
-            f"{folder}: the weights here were made by another recipe, other scans or other facts than this study's; "
-            "give another --work, or remove the folder."
+            f"{folder}: the weights here were made by another recipe, start, augmentation, other scans or other facts "
+            "than this study's; give another --work, or remove the folder."
         )
     folder.mkdir(parents=True, exist_ok=True)
     files.write_text(path, text)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,6 +18,10 @@ from spanseg.tables import read_tsv
 
 SAME = "same_person_as"
 """Column of a participants table that names the person's entry in another data set, such as ``malc/sub-1000``."""
+
+
+Told = Mapping[tuple[str, str], Facts]
+"""The facts that each person is told with, by centre and subject."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,11 @@ class Person:
     facts: Facts
     identity: str
     labels: str = ""
+
+    @property
+    def entry(self) -> tuple[str, str]:
+        """Centre and subject, which no two entries share."""
+        return self.centre, self.subject
 
 
 def people_of(centres: Sequence[Centre]) -> list[Person]:
@@ -92,12 +101,12 @@ def _same(table: Path, centre: str) -> dict[str, str]:
 
 
 def told_facts(people: Sequence[Person], how: str, seed: int) -> list[Person]:
-    """Whose facts each person is told with.
+    """The people, each with the facts that they are told with.
 
     Args:
         people: everybody of the study.
-        how: ``own``; ``shuffled``, somebody else's; ``constant``, for everybody those of the person in the middle of
-            the ages.
+        how: ``own``; ``shuffled``, somebody else's, the same in all data sets of a person; ``constant``, for everybody
+            those of the person in the middle of the ages.
         seed: of the shuffling, in which nobody keeps their own.
 
     Raises:
@@ -109,8 +118,12 @@ def told_facts(people: Sequence[Person], how: str, seed: int) -> list[Person]:
         by_age = sorted(people, key=lambda person: person.facts.age_years or 0)
         one = by_age[len(by_age) // 2].facts
         return [replace(person, facts=one) for person in people]
-    if len(people) < 2:
+    own: dict[str, Facts] = {}
+    for person in people:
+        own.setdefault(person.identity, person.facts)
+    if len(own) < 2:
         raise SpansegError("facts = 'shuffled' needs at least two people.")
-    order = np.random.default_rng([seed, 7]).permutation(len(people))
-    giver = {int(taker): int(order[(k + 1) % len(order)]) for k, taker in enumerate(order)}  # one ring: nobody's own
-    return [replace(person, facts=people[giver[k]].facts) for k, person in enumerate(people)]
+    names = list(own)
+    ring = [names[k] for k in np.random.default_rng([seed, 7]).permutation(len(names))]
+    giver = {taker: ring[(k + 1) % len(ring)] for k, taker in enumerate(ring)}  # one ring: nobody's own
+    return [replace(person, facts=own[giver[person.identity]]) for person in people]

@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from spanseg.compare.analysis import Line, Subject, by_subject, in_part, interval
+from spanseg.compare.analysis import Line, Subject, by_subject, in_part, interval, shared
 from spanseg.compare.design import NEW, OLD
 from spanseg.stats import MeanInterval
 
@@ -82,7 +82,9 @@ class CentreScore:
 
 def direct_losses(lines: Sequence[Line]) -> list[DirectLoss]:
     """For each centre what the base model loses where it is new; the same people were tested by bases that knew it."""
-    of_base = [line for line in lines if line["row"] == BASE]
+    of_base = [line for line in lines if line["row"] == BASE and line["dice"]]
+    scored = [{_what(line) for line in of_base if in_part(part)(line)} for part in (NEW, OLD)]
+    of_base = [line for line in of_base if _what(line) in set.intersection(*scored)]
     new, old = (by_subject(of_base, "dice", in_part(part)).get(BASE, {}) for part in (NEW, OLD))
     both = [who for who in new if who in old]
     found = []
@@ -93,14 +95,18 @@ def direct_losses(lines: Sequence[Line]) -> list[DirectLoss]:
     return found
 
 
+def _what(line: Line) -> tuple[str, ...]:
+    """What a line of the base model is the score of, whether it knew the centre or not."""
+    return tuple(line[key] for key in ("seed", "centre", "subject", "structure"))
+
+
 def centre_scores(lines: Sequence[Line]) -> list[CentreScore]:
     """Gain and forgetting of every row for every centre that was left out; none without the base model's row."""
     found = []
     for split in dict.fromkeys(line["split"] for line in lines):
         members = [line for line in lines if line["split"] == split]
-        new, old = (by_subject(members, "dice", in_part(part)) for part in (NEW, OLD))
-        if BASE in new and BASE in old:
-            found += [_score(split, row, (new[row], new[BASE]), (old[row], old[BASE])) for row in new]
+        rows = dict.fromkeys(line["row"] for line in members)
+        found += [score for row in rows if (score := _score(split, row, members))]
     return found
 
 
@@ -110,14 +116,17 @@ def pooled_scores(lines: Sequence[Line]) -> list[CentreScore]:
     for row in dict.fromkeys(line["row"] for line in lines):
         splits = [{line["split"] for line in lines if line["row"] == name} for name in (row, BASE)]
         members = [line for line in lines if line["split"] in set.intersection(*splits)]
-        new, old = (by_subject(members, "dice", in_part(part)) for part in (NEW, OLD))
-        if row in new and BASE in new:
-            found.append(_score(ALL, row, (new[row], new[BASE]), (old[row], old[BASE])))
+        found += [score] if (score := _score(ALL, row, members)) else []
     return found
 
 
-def _score(centre: str, row: str, new: tuple[Values, Values], old: tuple[Values, Values]) -> CentreScore:
-    """A row against the base, given the values of both on new and on old centres."""
+def _score(centre: str, row: str, lines: Sequence[Line]) -> CentreScore | None:
+    """A row against the base, on what both were scored on; ``None`` where that is nothing."""
+    both = shared(lines, list(dict.fromkeys((row, BASE))), "dice")
+    parts = [by_subject(both, "dice", in_part(part)) for part in (NEW, OLD)]
+    if not all(row in part and BASE in part for part in parts):
+        return None
+    new, old = ((part[row], part[BASE]) for part in parts)
     gain = {who: value - new[1][who] for who, value in new[0].items()}
     lost = {who: old[1][who] - value for who, value in old[0].items()}
     means = (statistics.fmean(values.values()) for values in (new[0], old[0], old[1]))

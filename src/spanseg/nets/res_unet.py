@@ -156,7 +156,7 @@ class _Residual(nn.Module):
         self.second = _Normed(width, width, 3)
 
     def forward(self, x: Float[Tensor, "batch channel i j k"]) -> Float[Tensor, "batch channel i j k"]:
-        return F.relu(x + self.second(F.relu(self.first(x))))
+        return F.relu(self.second(F.relu(self.first(x))) + x)
 
 
 def space_to_depth(image: Float[Tensor, "batch channel i j k"]) -> Float[Tensor, "batch phases i2 j2 k2"]:

@@ -19,9 +19,9 @@ class Lesions:
     """Paints blobs of another intensity into cerebral white matter; what they lie in stays white matter.
 
     They differ from white matter to the side of grey matter on the same scan, by 0.4 to 1.6 times its distance and,
-    where grey is brighter, by up to 0.35 more: darker on T1, brighter on T2 and FLAIR. From one scan to the next they gather
-    round the lateral ventricles (rims, caps, streaks) or lie scattered. White matter between them changes slowly from
-    place to place, with a standard deviation of at most a third of the way to grey matter.
+    where grey is brighter, by up to 0.35 more: darker on T1, brighter on T2 and FLAIR. From one scan to the next they
+    gather round the lateral ventricles (rims, caps, streaks) or lie scattered. White matter between them changes slowly
+    from place to place, with a standard deviation of at most a third of the way to grey matter.
 
     Args:
         table: generation classes.

@@ -231,7 +231,16 @@ def test_what_is_wrong_is_refused_before_anything_runs(place: Path, change: tupl
     text = (place / "study.toml").read_text().replace(*change)
     (place / "wrong.toml").write_text(text)
     with pytest.raises(SpansegError, match=message):
-        engine.plan_of(read_study(place / "wrong.toml"))
+        plan = engine.plan_of(read_study(place / "wrong.toml"))
+        engine.require_starts(plan, Results(place / "nothing", plan.cells, plan.meaning))
+
+
+def test_a_finished_study_needs_no_weights_to_start_from(whole: tuple[engine.Plan, Results], place: Path) -> None:
+    plan, results = whole
+    gone = replace(plan, study=replace(plan.study, settings=("train.start=gone",)))
+    engine.require_starts(gone, results)
+    with pytest.raises(SpansegError, match="gone: expected a run or model folder"):
+        engine.require_starts(gone, Results(place / "nothing", plan.cells, plan.meaning))
 
 
 def test_a_table_of_another_study_is_refused(whole: tuple[engine.Plan, Results], place: Path) -> None:

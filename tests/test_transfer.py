@@ -2,13 +2,14 @@
 
 import csv
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import pytest
 
 import tiny
 from spanseg import recipe as recipes
-from spanseg.compare import analysis, engine, page, tables, transfer
+from spanseg.compare import analysis, centre_tables, engine, page, tables, transfer
 from spanseg.compare.results import Results
 from spanseg.compare.study import read_study
 from spanseg.compare.tables import Summary
@@ -91,6 +92,38 @@ def test_over_all_centres_a_row_is_compared_where_it_was_run() -> None:
     assert found["zero_shot"].gain.subjects == 3 and found["zero_shot"].gain.mean == 0
 
 
+def test_the_mean_of_centres_counts_each_centre_once() -> None:
+    row = [line("full", split, centre, 0.7) for split in "abc" for centre in "abc"]
+    row += [line("full", "a", "a", 0.7, subject=f"sub-{k}") for k in range(2, 5)]  # one centre tested four people
+    row += [line("zero_shot", "a", "a", 0.5, subject=f"sub-{k}") for k in range(2, 5)]
+    each = [one for one in transfer.centre_scores([*LINES[:9], *row]) if one.row == "full"]
+    (mean,) = transfer.mean_scores(each, 3)
+    assert (mean.centre, mean.gain.subjects) == (transfer.MEAN, 3)
+    assert mean.gain.mean == pytest.approx((0.2 - 0.08 + 0.1) / 3)
+    assert mean.lost_by_centre["a"] == pytest.approx((0.0 + 0.2) / 2)  # old where 'b' and 'c' were new
+    assert transfer.mean_scores(each, 4) == []  # one centre was not run
+
+
+def test_a_row_is_tested_against_the_full_training_at_each_centre() -> None:
+    lines = [
+        line(row, split, centre, 0.5 + 0.01 * number + (0.1 + 0.01 * number) * (row == "full"), subject=f"sub-{number}")
+        for row in ("full", "gentle")
+        for split in "ab"
+        for centre in "ab"
+        for number in range(4)
+    ]
+    found = transfer.centre_tests(lines, "gentle", "full", "new")
+    assert {name: round(one.difference.mean, 6) for name, one in found.items()} == {"a": -0.115, "b": -0.115}
+    assert found["a"].wilcoxon_p == 0.125 and found["a"].difference.subjects == 4
+    assert transfer.centre_tests(lines, "not run", "full", "new") == {}
+
+
+def test_the_first_look_at_a_goal() -> None:
+    looks = [(10.0, 0.5), (20.0, 0.7), (30.0, 0.69)]
+    assert analysis.first_at(looks, 0.69) == 20.0
+    assert analysis.first_at(looks, 0.71) is None
+
+
 def test_no_row_is_judged_on_a_structure_that_another_one_missed() -> None:
     lines = [
         *(line(row, "a", "a", 0.5, asd_mm="1") for row in ("good", "bad")),
@@ -147,15 +180,24 @@ def test_from_the_bases_to_the_page(place: Path) -> None:
     running = engine.run(plan, results, place / "work", lambda cell, row: None)
     next(running), next(running)
     summary = Summary(plan, results)
-    (_, *direct), (_, *centres) = tables.direct_table(summary), tables.centre_table(summary)
+    (_, *direct), (_, *centres) = centre_tables.direct_table(summary), centre_tables.centre_table(summary)
     assert [row[0] for row in direct] == ["here", "there"] and all(row[-1] in ("yes", "no") for row in direct)
     assert {row[1]: row[2] == tables.NOT_RUN for row in centres} == {"zero_shot": False, "decoder": True}
+    assert all(row[-1] == tables.NOT_RUN for row in centre_tables.against_table(summary)[1:])
     assert [results.costs[cell][0]["steps"] for cell in plan.cells[:2]] == ["3", "3"]  # the bases'
     list(running)
     page.write_report(Summary(plan, results), place / "whole")
     with (place / "whole" / "centres.csv").open(newline="") as stream:
         found = {(one["centre"], one["row"]): one for one in csv.DictReader(stream)}
     assert found["all centres", "decoder"]["people_new"] == "4" and found["here", "zero_shot"]["safe"] == "base"
+    with (place / "whole" / "against.csv").open(newline="") as stream:
+        against = list(csv.DictReader(stream))
+    assert [(one["part"], one["centre"]) for one in against] == list(product(("new", "old"), ("here", "there")))
+    assert {(one["row"], one["people"]) for one in against} == {("zero_shot", "2")}
+    with (place / "whole" / "table_long.csv").open(newline="") as stream:
+        long = {one["row"]: one for one in csv.DictReader(stream) if one["metric"] == "dice"}
+    assert long["zero_shot"]["s_to_arrive"] == "n/a"
+    assert 0 < float(long["decoder"]["s_to_arrive"]) <= float(long["decoder"]["train_s"])
     assert "What a new centre costs" in (place / "whole" / "report.html").read_text()
 
 

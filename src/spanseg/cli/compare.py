@@ -51,6 +51,7 @@ def run_study(study: Study, out: Path | None, work: Path | None, budget: str, jo
     plan = engine.plan_of(study)
     folder = out or Path("studies") / "results" / study.name
     results = Results(folder, plan.cells, plan.meaning)
+    engine.require_starts(plan, results)
     _tell(plan, results)
     if plan_only:
         return

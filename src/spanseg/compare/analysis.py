@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from spanseg.compare.design import NEW, OLD
 from spanseg.stats import MeanInterval, PairedTest, holm, mean_interval, paired_test
 
+ARRIVED = 0.95
+"""A curve has arrived where another one leads when it reaches this share of the other's best Dice."""
+
 Line = Mapping[str, str]
 Subject = tuple[str, str]
 """Centre and name."""
@@ -81,6 +84,11 @@ def converged(looks: Sequence[tuple[float, float]], steps: float) -> str:
     if not before:
         return "n/a"
     return "no" if looks[-1][1] - before[-1] > RISING else "yes"
+
+
+def first_at(looks: Sequence[tuple[float, float]], goal: float) -> float | None:
+    """The first step at which a learning curve (step and Dice of each look) is at ``goal``, or ``None``."""
+    return next((step for step, score in looks if score >= goal), None)
 
 
 def in_part(part: str) -> Callable[[Line], bool]:

@@ -76,8 +76,8 @@ def plan_of(study: Study) -> Plan:
     """Plan a study.
 
     Raises:
-        SpansegError: a row that its backbone does not support, weights that are not there, data that cannot be used,
-            or people who would be learned from and tested.
+        SpansegError: a row that its backbone does not support, data that cannot be used, or people who would be learned
+            from and tested.
     """
     _check_networks(study)
     people = people_of(study.centres)
@@ -90,12 +90,23 @@ def plan_of(study: Study) -> Plan:
 
 
 def _check_networks(study: Study) -> None:
-    """Build every row's network, and find the weights that it starts from."""
+    """Build every row's network once."""
     first = (base_row(study),) if study.design == "leave_one_centre_out" else ()
     for row in (*first, *study.rows):
-        recipe = recipe_of(study, row, 0)
-        params.count(recipe)
-        start = recipe["train"].get("start", "")
+        params.count(recipe_of(study, row, 0))
+
+
+def require_starts(plan: Plan, results: Results) -> None:
+    """Find the weights that the cells start from which are still to be run.
+
+    Raises:
+        SpansegError: weights that are not there, or the name of a recipe in their place.
+    """
+    study = plan.study
+    to_do = {cell.row for cell in plan.cells if not results.finished(cell)}
+    first = (base_row(study),) if to_do and study.design == "leave_one_centre_out" else ()
+    for row in (*first, *(one for one in study.rows if one.name in to_do)):
+        start = recipe_of(study, row, 0)["train"].get("start", "")
         if start in recipes.shipped() and not checkpoint.is_model(start):
             raise SpansegError(
                 f"{study.name}: its rows start from the recipe '{start}'; train it once (spanseg train {start} --data "

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from spanseg import files
 from spanseg import recipe as recipes
-from spanseg.compare import analysis, figures, tables
+from spanseg.compare import analysis, centre_tables, figures, tables
 from spanseg.compare.design import NEW
 from spanseg.compare.results import to_csv
 from spanseg.compare.tables import Summary, Table
@@ -28,7 +28,11 @@ def write_report(summary: Summary, folder: Path) -> list[Path]:
         "breakdown": tables.breakdown_table(summary),
     }
     if summary.plan.study.design == "leave_one_centre_out":
-        made |= {"direct": tables.direct_table(summary), "centres": tables.centre_table(summary)}
+        made |= {
+            "direct": centre_tables.direct_table(summary),
+            "centres": centre_tables.centre_table(summary),
+            "against": centre_tables.against_table(summary),
+        }
     if summary.plan.study.design == "cross_dataset":
         made["datasets"] = tables.dataset_table(summary)
     if summary.plan.study.design == "fewshot":
@@ -47,7 +51,7 @@ def page(summary: Summary, made: dict[str, Table]) -> str:
     title = html.escape(study.title)
     shown = [
         "table_paper",
-        *[name for name in ("direct", "centres", "datasets", "shots") if name in made],
+        *[name for name in ("direct", "centres", "against", "datasets", "shots") if name in made],
         "table_long",
     ]
     parts = [
@@ -110,6 +114,7 @@ def _heading(name: str) -> str:
         "table_long": "In full",
         "direct": "What a new centre costs the base model as it is",
         "centres": "New and old centres",
+        "against": "Every row against the full training, centre by centre",
         "datasets": "By data set: coverage, failures, scores",
         "shots": "Shots to match",
     }[name]

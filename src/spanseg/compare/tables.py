@@ -1,15 +1,16 @@
-"""The tables of a study, as rows of cells: in the papers' layout, in full, by group, and by centre."""
+"""The tables of a study, as rows of cells: in the papers' layout, in full, by group and by data set."""
 
 from __future__ import annotations
 
 import math
 import statistics
 from collections.abc import Callable
+from dataclasses import replace
 
-from spanseg.compare import analysis, transfer
+from spanseg.compare import analysis
 from spanseg.compare.design import NEW
 from spanseg.compare.engine import Plan
-from spanseg.compare.results import SCORES, Results
+from spanseg.compare.results import SCORES, Cell, Results
 from spanseg.compare.study import recipe_of
 from spanseg.labels import load_protocol
 
@@ -30,6 +31,7 @@ class Summary:
         self.plan, self.results, self.lines = plan, results, results.rows()
         self.rows = [row.name for row in plan.study.rows]
         self.reference = plan.study.reference or self.rows[-1]
+        self.target = "full" if "full" in self.rows else self.reference
 
     def done(self, row: str) -> tuple[int, int]:
         """How many cells of a row are finished, of how many."""
@@ -44,11 +46,34 @@ class Summary:
     def converged(self, row: str) -> str:
         """``not converged`` if any of a row's curves still rose."""
         said = set()
-        for cell, lines in self.results.curves.items():
-            looks = [(float(line["step"]), float(line["validation"])) for line in lines]
+        for cell in self.results.curves:
+            looks = self._looks(cell)
             if cell.row == row:
                 said.add(analysis.converged(looks, max((step for step, _ in looks), default=0)))
         return "not converged" if "no" in said else "yes" if "yes" in said else "n/a"
+
+    def seconds_to_arrive(self, row: str) -> list[float | None]:
+        """Seconds of training with which each finished cell of a row arrives where the full training's best Dice is.
+
+        Arrived is a cell at ``ARRIVED`` of that best, on the people kept to watch; ``None`` for one that never is.
+        Cells whose full training was not run are left out, and so are rows that learn nothing.
+        """
+        found: list[float | None] = []
+        if not next(one.trains for one in self.plan.study.rows if one.name == row):
+            return found
+        for cell in self.plan.cells:
+            goal = max((score for _, score in self._looks(replace(cell, row=self.target))), default=None)
+            looks = self._looks(cell)
+            if cell.row == row and looks and goal is not None:
+                step = analysis.first_at(looks, analysis.ARRIVED * goal)
+                cost = self.results.costs[cell][0]
+                found.append(None if step is None else step * float(cost["train_s"]) / float(cost["steps"]))
+        return found
+
+    def _looks(self, cell: Cell) -> list[tuple[float, float]]:
+        """Step and Dice of each look at a cell's learning curve."""
+        lines = self.results.curves.get(cell, [])
+        return [(float(line["step"]), float(line["validation"])) for line in lines if line["validation"]]
 
     def fair(self, metric: str, keep: Callable[[analysis.Line], bool]) -> dict[str, dict[analysis.Subject, float]]:
         """Values of every row by subject, over what all rows with results were scored on."""
@@ -106,7 +131,7 @@ def _millions(summary: Summary, row: str) -> list[str]:
 LONG = [
     *("row", "cells", "metric", "people", "mean", "low", "high", "minus_reference", "diff_low", "diff_high"),
     *("wilcoxon_p", "wilcoxon_holm", "t_p", "t_holm", "detectable_80", "trained", "total"),
-    *("peak_mib", "train_s", "s_to_best", "converged", "missed"),
+    *("peak_mib", "train_s", "s_to_best", "s_to_arrive", "converged", "missed"),
 ]
 
 
@@ -147,7 +172,16 @@ def _costs(summary: Summary, row: str) -> list[str]:
     medians = [summary.cost(row, column) for column in ("trained", "total", "peak_mib", "train_s", "s_to_best")]
     missed = analysis.missed(line for line in summary.lines if line["row"] == row and line["part"] == NEW)
     figures = [number(statistics.median(values)) if values else "n/a" for values in medians]
-    return [*figures, summary.converged(row), number(missed)]
+    return [*figures, _arrival(summary, row), summary.converged(row), number(missed)]
+
+
+def _arrival(summary: Summary, row: str) -> str:
+    """Median seconds until a row's cells arrive where the full training does; cells that never do count as longest."""
+    seconds = [math.inf if one is None else one for one in summary.seconds_to_arrive(row)]
+    if not seconds:
+        return "n/a"
+    median = statistics.median(seconds)
+    return "not reached" if math.isinf(median) else number(median)
 
 
 def breakdown_table(summary: Summary) -> Table:
@@ -156,62 +190,6 @@ def breakdown_table(summary: Summary) -> Table:
     for kind, group, part, row, mean in analysis.breakdown(summary.lines, "dice"):
         table.append([kind, group, part, row, str(mean.subjects), *map(number, (mean.mean, mean.low, mean.high))])
     return table
-
-
-def direct_table(summary: Summary) -> Table:
-    """What the base model loses at each centre where it is new, against bases that learned the centre."""
-    table = [["centre", "people", "known", "new", "loss", "low", "high", "5 points or more"]]
-    found = {one.centre: one for one in transfer.direct_losses(summary.lines)}
-    for centre in (split.name for split in summary.plan.splits):
-        if centre not in found:
-            table.append([centre, *[NOT_RUN] * (len(table[0]) - 1)])
-            continue
-        one = found[centre]
-        values = (one.known, one.unknown, one.loss.mean, one.loss.low, one.loss.high)
-        table.append([centre, str(one.loss.subjects), *map(number, values), "yes" if one.loss.mean >= 0.05 else "no"])
-    return table
-
-
-CENTRES = [
-    *(
-        "centre",
-        "row",
-        "people_new",
-        "new",
-        "gain",
-        "gain_low",
-        "gain_high",
-        "people_old",
-        "old_unrouted",
-        "old_routed",
-    ),
-    *("forgetting", "forgetting_low", "forgetting_high", "worst_old", "worst_forgetting", "retention", "harmonic"),
-    "safe",
-]
-
-
-def centre_table(summary: Summary) -> Table:
-    """Gain, forgetting, retention, harmonic mean, routed and unrouted: over all centres, then for each left-out one."""
-    table = [CENTRES]
-    pooled = {(one.centre, one.row): one for one in transfer.pooled_scores(summary.lines)}
-    found = pooled | {(one.centre, one.row): one for one in transfer.centre_scores(summary.lines)}
-    for centre in (transfer.ALL, *(split.name for split in summary.plan.splits)):
-        for row in summary.rows:
-            one = found.get((centre, row))
-            cells = [NOT_RUN] * (len(CENTRES) - 2) if one is None else _transferred(one)
-            table.append([centre, row, *cells])
-    return table
-
-
-def _transferred(one: transfer.CentreScore) -> list[str]:
-    """The figures of a row of the table of centres."""
-    safe = "base" if one.row == transfer.BASE else "yes" if one.is_safe else "no"
-    lost = one.forgetting
-    return [
-        *(str(one.gain.subjects), *map(number, (one.new, one.gain.mean, one.gain.low, one.gain.high))),
-        *(str(lost.subjects), *map(number, (one.old, one.routed_old, lost.mean, lost.low, lost.high))),
-        *(one.worst, *map(number, (one.lost_by_centre[one.worst], one.retention, one.harmonic)), safe),
-    ]
 
 
 def dataset_table(summary: Summary) -> Table:
@@ -243,10 +221,9 @@ def dataset_table(summary: Summary) -> Table:
 
 def shots_table(summary: Summary) -> Table:
     """Shots with which each row matches what the full training reaches with all of them."""
-    target = "full" if "full" in summary.rows else summary.reference
-    table = [["row", f"shots to match {target}"]]
+    table = [["row", f"shots to match {summary.target}"]]
     for row in summary.rows:
-        found = analysis.shots_to_match(summary.lines, row, target)
+        found = analysis.shots_to_match(summary.lines, row, summary.target)
         table.append([row, "not reached" if found is None else str(found)])
     return table
 

@@ -9,11 +9,14 @@ from dataclasses import dataclass
 
 from spanseg.compare.analysis import Line, Subject, by_subject, in_part, interval, shared
 from spanseg.compare.design import NEW, OLD
-from spanseg.stats import MeanInterval
+from spanseg.stats import MeanInterval, PairedTest, paired_test
 
 BASE = "zero_shot"
 """The row that is the base model as it is."""
 ALL = "all centres"
+"""All people of all centres together, each counted once."""
+MEAN = "mean of centres"
+"""Each left-out centre counted once, however many people tested it."""
 SAFE_LOSS = 0.01
 """An adapter is safe if no old centre loses more Dice than this with its weights."""
 Values = Mapping[Subject, float]
@@ -41,7 +44,7 @@ class CentreScore:
     """How a row did when one centre was new, in Dice.
 
     Args:
-        centre: the new centre, or ``ALL``.
+        centre: the new centre, ``ALL``, or ``MEAN``, whose intervals are over the left-out centres.
         row: name.
         gain: new centre, against the base model as it is.
         forgetting: old centres, base model minus row, with this row's weights (unrouted); negative is a gain.
@@ -117,6 +120,38 @@ def pooled_scores(lines: Sequence[Line]) -> list[CentreScore]:
         splits = [{line["split"] for line in lines if line["row"] == name} for name in (row, BASE)]
         members = [line for line in lines if line["split"] in set.intersection(*splits)]
         found += [score] if (score := _score(ALL, row, members)) else []
+    return found
+
+
+def mean_scores(scores: Sequence[CentreScore], centres: int) -> list[CentreScore]:
+    """Means over the left-out centres, of every row that has a score at all of them."""
+    found = []
+    for row in dict.fromkeys(one.row for one in scores):
+        of_row = [one for one in scores if one.row == row]
+        if len(of_row) < centres:
+            continue
+        gain = interval({(one.centre, ""): one.gain.mean for one in of_row})
+        lost = interval({(one.centre, ""): one.forgetting.mean for one in of_row})
+        means = (
+            statistics.fmean(values) for values in zip(*((o.new, o.old, o.routed_old) for o in of_row), strict=True)
+        )
+        old = dict.fromkeys(name for one in of_row for name in one.lost_by_centre)
+        by_centre = {
+            name: statistics.fmean(one.lost_by_centre[name] for one in of_row if name in one.lost_by_centre)
+            for name in old
+        }
+        found.append(CentreScore(MEAN, row, gain, lost, by_centre, *means))
+    return found
+
+
+def centre_tests(lines: Sequence[Line], row: str, target: str, part: str) -> dict[str, PairedTest]:
+    """A row minus the target, person by person, for each centre that was left out and both were run for."""
+    found = {}
+    for split in dict.fromkeys(line["split"] for line in lines):
+        both = shared([line for line in lines if line["split"] == split], [row, target], "dice")
+        people = by_subject(both, "dice", in_part(part))
+        if row in people and target in people:
+            found[split] = paired_test(*([people[one][who] for who in sorted(people[row])] for one in (target, row)))
     return found
 
 

@@ -24,7 +24,7 @@ LAYERS = (  # imports go down or stay level, never up
     claims findings plain_names sentences prompts changes""",
     # 1 data
     """streams headers affines voxels loading images inputs cases pairing tables participants schemes metrics stats
-    generation intervals centring clicks slice_prompts clicked deform lesions synth silver told lifespan sampling
+    generation intervals centring clicks slice_prompts clicked deform lesions fading synth silver told lifespan sampling
     labelled dataset_audit tensors losses optim ambiguous""",
     # 2 parts
     """nets tokens meeting adapt objectives""",
@@ -43,7 +43,19 @@ PART_FOLDERS = ("nets", "tokens", "adapt", "objectives")
 FOLDERS = (*PART_FOLDERS, "compare", "serve", "cli")  # all files of a folder lie in its layer
 TORCH = {
     *PART_FOLDERS,
-    *("deform", "lesions", "synth", "silver", "clicked", "slice_prompts", "told", "lifespan", "ambiguous", "sampling"),
+    *(
+        "deform",
+        "lesions",
+        "fading",
+        "synth",
+        "silver",
+        "clicked",
+        "slice_prompts",
+        "told",
+        "lifespan",
+        "ambiguous",
+        "sampling",
+    ),
     *("labelled", "tensors", "losses", "optim", "meeting"),
     *(
         "model",

@@ -200,6 +200,7 @@ def test_a_table_that_cannot_be_written_is_code_1(tmp_path: Path, capsys: pytest
         (["a.nii", "b.nii", "--lesion-mask", "a.nii"], "belongs to one scan"),
         (["a.nii", "--lesion-mask", "absent.nii"], "cannot be read"),
         (["a.nii", "x/a.nii"], "would both write"),
+        (["a.nii", "-o", "labels.nii.gz"], "labels.nii.gz: results go into a folder"),
         (["a.nii", "--threads", "0"], "0"),
         (["a.nii", "--precision", "f16"], "f16"),
         (["a.nii", "--facts", "lupus"], "spanseg: invalid value for '--facts'"),

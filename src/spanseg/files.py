@@ -22,6 +22,7 @@ from pathlib import Path
 from spanseg.errors import SpansegError
 
 _PATTERN = re.compile(r"\.spanseg-(?P<host>[A-Za-z0-9_]+)-(?P<process>[0-9]+)-[0-9a-f]{8}\.tmp")
+_FILE_SUFFIXES = (".nii", ".gz", ".mgz", ".mgh", ".csv", ".tsv", ".json", ".html")
 _RENAME_TRIES = 20
 _RENAME_PAUSE_S = 0.05
 _WINDOWS_QUERY, _WINDOWS_STILL_ACTIVE, _WINDOWS_NO_SUCH_PROCESS = 0x1000, 259, 87
@@ -74,6 +75,25 @@ def writing(path: Path) -> Iterator[Path]:
         raise SpansegError(_write_failure(path, error)) from error
     finally:
         _remove(temporary)
+
+
+def require_folder(path: Path) -> None:
+    """Refuse the name of a file where a folder for results is meant.
+
+    Example:
+        >>> require_folder(Path("results"))
+        >>> require_folder(Path("labels.nii.gz"))
+        Traceback (most recent call last):
+        spanseg.errors.SpansegError: labels.nii.gz: results go into a folder, and this is the name of a file; give a ...
+
+    Raises:
+        SpansegError: the name ends as a file of ours does, and no folder has it.
+    """
+    if path.suffix.lower() in _FILE_SUFFIXES and not path.is_dir():
+        raise SpansegError(
+            f"{path}: results go into a folder, and this is the name of a file; give a folder, such as "
+            f"{path.parent / 'results'}."
+        )
 
 
 def write_bytes(path: Path, content: bytes) -> None:

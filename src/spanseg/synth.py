@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from spanseg.deform import Canvas, Deformation, Draw, resize
+from spanseg.fading import Fading
 from spanseg.generation import GenerationClasses, PackedMap
 from spanseg.interfaces import Sample
 from spanseg.lesions import Lesions
@@ -44,6 +45,7 @@ class SynthOptions:
         blur_mm: largest standard deviation of blur.
         ghost: probability of motion-like ghosts.
         lesions: probability of lesions and caps in white matter (see :mod:`spanseg.lesions`).
+        fading: largest share of the grey to white contrast that the occipital pole loses (see :mod:`spanseg.fading`).
         strip, sloppy: probability of skull-stripping, and of a careless mask among the stripped.
         cut: probability that the field of view cuts something off.
     """
@@ -73,6 +75,7 @@ class SynthOptions:
     blur_mm: float = 0.8
     ghost: float = 0.1
     lesions: float = 0.0
+    fading: float = 0.0
     strip: float = 0.6
     sloppy: float = 0.3
     cut: float = 0.1
@@ -105,6 +108,7 @@ class Generator:
         self.csf = torch.from_numpy(table.csf).to(self.device)
         self.contrasts = _Contrasts(table, options)
         self.lesions = Lesions(table, options.lesions, self.device)
+        self.fading = Fading(table, options.fading, self.device)
 
     def draw(self, seed: int, index: int) -> Sample:
         """Draw one normalised scan and the protocol's class of each voxel."""
@@ -116,6 +120,7 @@ class Generator:
         """Paint, scan and mask: the image follows from the classes and their displaced reads, the target from truth."""
         means, deviations = self.contrasts.draw(draw.rng)
         image = _paint(classes, offsets, means.to(self.device), deviations.to(self.device), draw)
+        image = self.fading.paint(image, classes, means, draw)
         image = self.lesions.paint(image, classes, means, draw)
         image = scanner(image, draw, self.options)
         target = self.target[truth.int()]

@@ -33,7 +33,9 @@ def evaluate(
     from spanseg.evaluate import EvaluateOptions, write_evaluation
     from spanseg.evaluate import evaluate as run
     from spanseg.evaluation import summary_text
+    from spanseg.files import require_folder
 
+    require_folder(out)
     options = EvaluateOptions(protocol, labels, tolerance, seed)
     evaluation = run(predictions, truths, options, lambda pair, _: print(f"{pair.case} ...", file=sys.stderr))
     written = write_evaluation(evaluation, out)  # first: a pipe such as "| head" may close what is printed to

@@ -176,8 +176,10 @@ def _outputs(only: Only | None, probabilities: bool, brain: bool, store_facts: b
 
 
 def _jobs_of(scans: list[Path], out: Path, lesion_mask: Path | None) -> list[Job]:
+    from spanseg.files import require_folder
     from spanseg.inputs import find_jobs
 
+    require_folder(out)
     jobs = find_jobs(scans, out)
     if lesion_mask and len(jobs) > 1:
         raise SpansegError(f"--lesion-mask belongs to one scan, and these are {len(jobs)}; give both alone.")

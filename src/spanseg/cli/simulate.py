@@ -18,12 +18,14 @@ def simulate(
 ) -> None:
     """Draw people from label maps: deformed, painted with T1-like (or any) contrast, with noise and bias field."""
     from spanseg.errors import SpansegError
+    from spanseg.files import require_folder
     from spanseg.scanners import scanner_named
     from spanseg.simulate import simulate
     from spanseg.synth import SynthOptions
 
     if wide and centre:
         raise SpansegError("simulate takes --wide or --centre, not both.")
+    require_folder(out)
     options = scanner_named(centre) if centre else SynthOptions() if wide else None
     scans = simulate(labels, out, count, voxel_mm, seed, options, invent_facts)
     print(f"{len(scans)} scans and their truth written to {out}")

@@ -1,0 +1,47 @@
+"""Occipital white matter looks more like cortex than frontal white matter does: their contrast fades backwards."""
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from spanseg.deform import Draw
+from spanseg.generation import GenerationClasses
+
+ON_T1 = 0.5
+"""How much of the fading there is where white matter is brighter than cortex, beside where it is darker."""
+
+
+class Fading:
+    """Moves cerebral white matter towards cortex, not at all at the frontal pole and most at the occipital one.
+
+    On T2 and FLAIR of two patients the occipital pole had 0.4 to 0.6 of the frontal pole's contrast between white
+    matter and cortex, on T1 of ten people 0.8 of it (``docs/experiments.md``, section 3).
+
+    Args:
+        table: generation classes.
+        most: the largest share of the contrast that a scan loses at the occipital pole, 0 to 1; half of it on T1.
+        device: where the work is done.
+    """
+
+    def __init__(self, table: GenerationClasses, most: float, device: torch.device | str = "cpu") -> None:
+        self.most = most
+        self.white = torch.from_numpy(np.isin(table.ids, (2, 41))).to(device)
+        self.of_white, self.of_grey = (int(np.flatnonzero(table.ids == which)[0]) for which in (2, 3))
+
+    def paint(
+        self, image: Float[Tensor, "i j k"], classes: Tensor, means: Float[Tensor, " class"], draw: Draw
+    ) -> Float[Tensor, "i j k"]:
+        """The image with less contrast at the back; ``means`` are the intensities of the generation classes."""
+        if self.most == 0:  # what is never painted is not drawn
+            return image
+        step = float(means[self.of_grey] - means[self.of_white])
+        share = draw.rng.uniform(0, self.most) * (1.0 if step > 0 else ON_T1)
+        white = self.white[classes.int()]
+        planes = torch.nonzero(white.any(2).any(0))  # the canvas is RAS+: its second axis points forward
+        if not len(planes):
+            return image
+        back, front = int(planes[0]), int(planes[-1])
+        forward = torch.arange(white.shape[1], device=image.device, dtype=image.dtype)
+        how_far_back = ((front - forward) / max(1, front - back)).clamp(0, 1)
+        return (image + share * step * how_far_back[None, :, None] * white).clamp_(min=0)

@@ -1,0 +1,86 @@
+"""How far white matter and cortex stand apart from the back of the head to its front, and how well they are told apart.
+
+    python benchmarks/front_to_back.py SCAN OTHER [--model wide]
+
+OTHER is another contrast of the same person in the same position (such as T2w beside FLAIR); its labels by the model
+are taken for the truth. For each sixth of the cerebrum: the contrast on SCAN (cortex just beyond the border of white
+matter against white matter away from it, in the plane of the slices), how much white matter varies there, and the
+Dice of SCAN's own labels with those of OTHER.
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+from scipy import ndimage
+
+from spanseg.images import read_scan
+from spanseg.segmenter import SegmentOptions, load_model, segment_scan
+from spanseg.volume import Volume, canonical
+
+WHITE, CORTEX = (2, 41), (3, 42)
+PLACES = 6
+DEEP_MM, RIBBON_MM = (1.5, 4.0), (0.7, 1.8)
+"""How far from their border white matter and cortex are measured."""
+
+
+def onto(labels: Volume, like: Volume) -> np.ndarray:
+    """Labels at the voxels of another image of the same person, by the nearest voxel; 0 outside."""
+    matrix = np.linalg.inv(labels.affine) @ like.affine
+    return ndimage.affine_transform(labels.data, matrix[:3, :3], matrix[:3, 3], like.data.shape, order=0)
+
+
+def from_border_mm(white: np.ndarray, spacing: np.ndarray) -> np.ndarray:
+    """Distance to the border of white matter in the plane of the thickest axis, negative inside."""
+    across = int(np.argmax(spacing))
+    flat = np.delete(spacing, across)
+    planes = [
+        ndimage.distance_transform_edt(~plane, sampling=flat) - ndimage.distance_transform_edt(plane, sampling=flat)
+        for plane in np.moveaxis(white, across, 0)
+    ]
+    return np.moveaxis(np.stack(planes), 0, across)
+
+
+def places(cerebrum: np.ndarray) -> list[np.ndarray]:
+    """Sixths of the cerebrum from back to front; the second axis points forward."""
+    planes = np.flatnonzero(cerebrum.any((0, 2)))
+    share = (np.arange(cerebrum.shape[1]) - planes[0]) / (planes[-1] - planes[0])
+    which = np.clip((share * PLACES).astype(int), 0, PLACES - 1)
+    return [cerebrum & (which == place)[None, :, None] for place in range(PLACES)]
+
+
+def between(values: np.ndarray, limits: tuple[float, float]) -> np.ndarray:
+    return (values > limits[0]) & (values < limits[1])
+
+
+def dice(first: np.ndarray, second: np.ndarray) -> float:
+    return 2 * float((first & second).sum()) / max(1, int(first.sum() + second.sum()))
+
+
+def main() -> None:
+    """Measure one scan by the labels of another one."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("scan", type=Path)
+    parser.add_argument("other", type=Path)
+    parser.add_argument("--model", default="wide")
+    given = parser.parse_args()
+    options = SegmentOptions(model=given.model)
+    predictor = load_model(options)
+    image, _ = canonical(read_scan(given.scan).volume)
+    own, truth = (segment_scan(read_scan(path), predictor, options).labels for path in (given.scan, given.other))
+    own, truth = (onto(canonical(labels)[0], image) for labels in (own, truth))
+    white, cortex = np.isin(truth, WHITE), np.isin(truth, CORTEX)
+    distance = from_border_mm(white, image.voxel_size_mm)
+    print("from back to front: contrast, spread of white matter, Dice of white matter, Dice of cortex")
+    for place in places(white | cortex):
+        deep = image.data[place & white & between(-distance, DEEP_MM)]
+        ribbon = image.data[place & cortex & between(distance, RIBBON_MM)]
+        low, middle, high = np.percentile(deep, (16, 50, 84))
+        pairs = ((np.isin(own, WHITE), white), (np.isin(own, CORTEX), cortex))
+        scores = (dice(found & place, there & place) for found, there in pairs)
+        figures = (np.median(ribbon) / middle - 1, (high - low) / 2 / middle, *scores)
+        print("{:+.3f} {:.3f} {:.3f} {:.3f}".format(*figures))
+
+
+if __name__ == "__main__":
+    main()

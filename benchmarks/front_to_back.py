@@ -27,26 +27,30 @@ DEEP_MM, RIBBON_MM = (1.5, 4.0), (0.7, 1.8)
 def onto(labels: Volume, like: Volume) -> np.ndarray:
     """Labels at the voxels of another image of the same person, by the nearest voxel; 0 outside."""
     matrix = np.linalg.inv(labels.affine) @ like.affine
-    return ndimage.affine_transform(labels.data, matrix[:3, :3], matrix[:3, 3], like.data.shape, order=0)
+    return ndimage.affine_transform(
+        labels.data, matrix[:3, :3], matrix[:3, 3], like.data.shape, order=0, mode="grid-constant"
+    )
 
 
 def from_border_mm(white: np.ndarray, spacing: np.ndarray) -> np.ndarray:
-    """Distance to the border of white matter in the plane of the thickest axis, negative inside."""
+    """Distance to the border of white matter in the plane of the slices, negative inside; far where there is none."""
     across = int(np.argmax(spacing))
     flat = np.delete(spacing, across)
     planes = [
         ndimage.distance_transform_edt(~plane, sampling=flat) - ndimage.distance_transform_edt(plane, sampling=flat)
+        if plane.any()
+        else np.full(plane.shape, np.inf)
         for plane in np.moveaxis(white, across, 0)
     ]
     return np.moveaxis(np.stack(planes), 0, across)
 
 
 def places(cerebrum: np.ndarray) -> list[np.ndarray]:
-    """Sixths of the cerebrum from back to front; the second axis points forward."""
+    """Which voxels lie in each sixth of the cerebrum's length, from back to front; the second axis points forward."""
     planes = np.flatnonzero(cerebrum.any((0, 2)))
     share = (np.arange(cerebrum.shape[1]) - planes[0]) / (planes[-1] - planes[0])
-    which = np.clip((share * PLACES).astype(int), 0, PLACES - 1)
-    return [cerebrum & (which == place)[None, :, None] for place in range(PLACES)]
+    which = np.floor(share * PLACES).clip(0, PLACES - 1)
+    return [np.broadcast_to((which == place)[None, :, None], cerebrum.shape) for place in range(PLACES)]
 
 
 def between(values: np.ndarray, limits: tuple[float, float]) -> np.ndarray:

@@ -219,6 +219,14 @@ def test_bad_requests_are_one_sentence_and_code_2(
     assert not (tmp_path / "spanseg-out").exists()
 
 
+@pytest.mark.parametrize("words", [("simulate", "a.nii"), ("evaluate", "a.nii", "b.nii")])
+def test_the_name_of_a_file_is_no_folder_for_results(
+    words: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert exit_code(*words, "-o", "x/results.tsv") == 2
+    assert "x/results.tsv: results go into a folder" in capsys.readouterr().err and not Path("x").exists()
+
+
 def test_debug_shows_the_traceback_from_anywhere(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert exit_code("segment", "absent.nii", "--debug") == 2
     assert "Traceback" in capsys.readouterr().err

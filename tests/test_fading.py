@@ -25,7 +25,7 @@ def change(most: float, grey: float, index: int = 0, white: bool = True) -> tupl
     means = torch.zeros(len(TABLE.ids))
     means[WHITE], means[GREY] = 1.0, grey
     image = means[classes.int()]
-    after = Fading(TABLE, most).paint(image, classes, means, Draw(0, index, CANVAS, torch.device("cpu")))
+    after = Fading(TABLE, most).paint(image, [classes], means, Draw(0, index, CANVAS, torch.device("cpu")))
     return after - image, classes
 
 
@@ -42,12 +42,25 @@ def test_white_matter_nears_cortex_towards_the_back(grey: float, share: float) -
     assert 0.6 * share < max(lost) <= 0.8 * share and min(lost) < 0.3 * share
 
 
+def test_a_border_between_voxels_fades_without_a_rim() -> None:
+    shape = torch.full(CANVAS.shape, GREY, dtype=torch.uint8)
+    reads = [shape.clone() for _ in range(4)]
+    for places, read in enumerate(reads):
+        read[: 14 + places, 10:40] = WHITE  # 14 planes are white in all reads, the next three in 75, 50 and 25 %
+    means = torch.zeros(len(TABLE.ids))
+    means[WHITE], means[GREY] = 1.0, 1.4
+    image = torch.stack([means[read.int()] for read in reads]).mean(0)
+    for index in range(10):
+        after = Fading(TABLE, 0.9).paint(image, reads, means, Draw(0, index, CANVAS, torch.device("cpu")))
+        assert (after[:, 10:40].diff(dim=0) >= -1e-6).all()  # from white to grey it never falls
+
+
 def test_without_fading_nothing_is_drawn_so_that_scans_stay_as_they_were() -> None:
     classes, means = torch.full(CANVAS.shape, WHITE, dtype=torch.uint8), torch.ones(len(TABLE.ids))
     draw = Draw(0, 0, CANVAS, torch.device("cpu"))
     before = draw.rng.bit_generator.state
     image = means[classes.int()]
-    assert torch.equal(Fading(TABLE, 0.0).paint(image, classes, means, draw), image)
+    assert torch.equal(Fading(TABLE, 0.0).paint(image, [classes], means, draw), image)
     assert draw.rng.bit_generator.state == before
 
 

@@ -4,13 +4,14 @@ import csv
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 import tiny
 from spanseg import recipe as recipes
 from spanseg.compare import analysis, centre_tables, engine, page, tables, transfer
-from spanseg.compare.results import Results
+from spanseg.compare.results import Cell, Results
 from spanseg.compare.study import read_study
 from spanseg.compare.tables import Summary
 from spanseg.errors import SpansegError
@@ -118,6 +119,91 @@ def test_a_row_is_tested_against_the_full_training_at_each_centre() -> None:
     assert transfer.centre_tests(lines, "not run", "full", "new") == {}
 
 
+def hand_made(lines: list[dict[str, str]], **how: dict) -> Summary:
+    """A summary of these lines: three centres, each of which was to be left out; curves and costs by row."""
+    rows = [SimpleNamespace(name=name, trains=name != "zero_shot") for name in ("zero_shot", "full", "gentle", "lazy")]
+    study = SimpleNamespace(rows=rows, reference="gentle")
+    cells = [Cell(0, split, row.name) for split in "abc" for row in rows]
+    run = {(one["split"], one["row"]) for one in lines}
+    curves = {
+        cell: [{"step": str(k), "validation": str(v)} for k, v in how["curves"].get(cell.row, ())] for cell in cells
+    }
+    results = SimpleNamespace(
+        rows=lambda: lines,
+        finished=lambda cell: (cell.split, cell.row) in run,
+        curves={cell: looks for cell, looks in curves.items() if (cell.split, cell.row) in run},
+        costs={cell: [{"train_s": "50", "steps": "100"}] for cell in cells if cell.split != "c"},
+    )
+    plan = SimpleNamespace(study=study, splits=[SimpleNamespace(name=name) for name in "abc"], cells=cells)
+    return Summary(plan, results)
+
+
+def people(row: str, split: str, centre: str, dice: float, step: float) -> list[dict[str, str]]:
+    return [line(row, split, centre, dice + step * k, subject=f"sub-{k}") for k in range(6)]
+
+
+def test_summary_lines_of_the_tables_of_centres() -> None:
+    lines = [
+        one
+        for row in ("zero_shot", "full")
+        for split in "abc"
+        for centre in "abc"
+        for one in people(row, split, centre, 0.6, 0.01)
+    ]
+    lines += [one for split in "ab" for centre in "abc" for one in people("gentle", split, centre, 0.5, 0.02)]
+    lines += [one for split in "abc" for centre in "abc" for one in people("lazy", split, centre, 0.55, 0.011)]
+    (_, *table) = centre_tables.against_table(hand_made(lines, curves={}))
+    found = {
+        (one[0], one[1], one[2]): dict(zip(centre_tables.TESTS, one[5:], strict=True)) | {"people": one[3]}
+        for one in table
+    }
+    partly, whole = found["new", "gentle", "a"], found["new", "lazy", "a"]
+    assert float(partly["wilcoxon_p"]) == float(whole["wilcoxon_p"]) == 0.03125
+    assert float(partly["wilcoxon_holm"]) == float(whole["wilcoxon_holm"]) == 0.09375  # 'c' is still to come
+    assert float(partly["t_holm"]) == pytest.approx(3 * float(partly["t_p"]), rel=1e-3)
+    assert found["new", "gentle", "c"]["people"] == found["new", "gentle", transfer.MEAN]["people"] == tables.NOT_RUN
+    assert found["old", "lazy", transfer.MEAN]["people"] == "3 centres"
+    assert found["new", "lazy", transfer.MEAN]["wilcoxon_p"] == "0.25"  # three centres that agree
+    assert ("new", "full", "a") not in found
+
+
+def test_a_row_is_safe_over_all_centres_only_if_it_is_at_each() -> None:
+    lines = [line("zero_shot", split, centre, 0.8) for split in "abc" for centre in "abc"]
+    lines += [
+        line("gentle", split, centre, 0.8)
+        for split in "abc"
+        for centre in "abc"
+        if (split, centre) not in (("a", "b"), ("c", "b"))
+    ]
+    lines += [
+        line("gentle", "a", "b", 0.74),
+        line("gentle", "c", "b", 0.85),
+    ]  # lost where 'a' is new, gained where 'c' is
+    (head, *table) = centre_tables.centre_table(hand_made(lines, curves={}))
+    found = {one[0]: dict(zip(head, one, strict=True)) for one in table if one[1] == "gentle"}
+    assert {name: one["safe"] for name, one in found.items()} == {"a": "no", "b": "yes", "c": "yes"} | dict.fromkeys(
+        (transfer.ALL, transfer.MEAN), "no"
+    )
+    assert (found[transfer.MEAN]["people_new"], found["a"]["people_old"]) == ("3 centres", "2")
+
+
+def test_time_to_arrive_where_the_full_training_does() -> None:
+    lines = [line(row, split, split, 0.8) for split in "abc" for row in ("zero_shot", "full", "gentle", "lazy")]
+    curves = {
+        "zero_shot": [(10, 0.9)],
+        "full": [(40, 0.5), (80, 0.8), (100, 0.79)],
+        "gentle": [(60, 0.77)],
+        "lazy": [(90, 0.7)],
+    }
+    summary = hand_made(lines, curves=curves)
+    assert summary.seconds_to_arrive("full") == [40.0, 40.0]  # step 80 of 100, 50 seconds; the cost of 'c' is lost
+    assert summary.seconds_to_arrive("gentle") == [30.0, 30.0]  # 0.77 is 96 % of 0.8
+    assert summary.seconds_to_arrive("lazy") == [None, None]
+    assert summary.seconds_to_arrive("zero_shot") == []
+    summary.target = "zero_shot"
+    assert summary.seconds_to_arrive("full") == []  # a base model's curve is of other people
+
+
 def test_the_first_look_at_a_goal() -> None:
     looks = [(10.0, 0.5), (20.0, 0.7), (30.0, 0.69)]
     assert analysis.first_at(looks, 0.69) == 20.0
@@ -192,8 +278,10 @@ def test_from_the_bases_to_the_page(place: Path) -> None:
     assert found["all centres", "decoder"]["people_new"] == "4" and found["here", "zero_shot"]["safe"] == "base"
     with (place / "whole" / "against.csv").open(newline="") as stream:
         against = list(csv.DictReader(stream))
-    assert [(one["part"], one["centre"]) for one in against] == list(product(("new", "old"), ("here", "there")))
-    assert {(one["row"], one["people"]) for one in against} == {("zero_shot", "2")}
+    assert [(one["part"], one["centre"]) for one in against] == list(
+        product(("new", "old"), (transfer.MEAN, "here", "there"))
+    )
+    assert {(one["row"], one["people"]) for one in against} == {("zero_shot", "2"), ("zero_shot", "2 centres")}
     with (place / "whole" / "table_long.csv").open(newline="") as stream:
         long = {one["row"]: one for one in csv.DictReader(stream) if one["metric"] == "dice"}
     assert long["zero_shot"]["s_to_arrive"] == "n/a"

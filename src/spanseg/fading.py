@@ -1,5 +1,7 @@
 """Occipital white matter looks more like cortex than frontal white matter does: their contrast fades backwards."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from jaxtyping import Float
@@ -14,6 +16,8 @@ ON_T1 = 0.5
 
 class Fading:
     """Moves cerebral white matter towards cortex, not at all at the frontal pole and most at the occipital one.
+
+    A voxel that is white matter in part is moved in part, so that the border fades as the rest does.
 
     On T2 and FLAIR of two patients the occipital pole had 0.4 to 0.6 of the frontal pole's contrast between white
     matter and cortex, on T1 of ten people 0.8 of it (``docs/experiments.md``, section 3).
@@ -30,15 +34,22 @@ class Fading:
         self.of_white, self.of_grey = (int(np.flatnonzero(table.ids == which)[0]) for which in (2, 3))
 
     def paint(
-        self, image: Float[Tensor, "i j k"], classes: Tensor, means: Float[Tensor, " class"], draw: Draw
+        self, image: Float[Tensor, "i j k"], reads: Sequence[Tensor], means: Float[Tensor, " class"], draw: Draw
     ) -> Float[Tensor, "i j k"]:
-        """The image with less contrast at the back; ``means`` are the intensities of the generation classes."""
+        """The image with less contrast at the back.
+
+        Args:
+            image: as painted from the reads.
+            reads: generation classes, read at displaced places of each voxel for its partial volume.
+            means: intensity of each generation class.
+            draw: random numbers of this scan.
+        """
         if self.most == 0:  # what is never painted is not drawn
             return image
         step = float(means[self.of_grey] - means[self.of_white])
         share = draw.rng.uniform(0, self.most) * (1.0 if step > 0 else ON_T1)
-        white = self.white[classes.int()]
-        planes = torch.nonzero(white.any(2).any(0))  # the canvas is RAS+: its second axis points forward
+        white = torch.stack([self.white[read.int()] for read in reads]).float().mean(0)
+        planes = torch.nonzero(white.sum((0, 2)))  # the canvas is RAS+: its second axis points forward
         if not len(planes):
             return image
         back, front = int(planes[0]), int(planes[-1])

@@ -120,7 +120,7 @@ class Generator:
         """Paint, scan and mask: the image follows from the classes and their displaced reads, the target from truth."""
         means, deviations = self.contrasts.draw(draw.rng)
         image = _paint(classes, offsets, means.to(self.device), deviations.to(self.device), draw)
-        image = self.fading.paint(image, classes, means, draw)
+        image = self.fading.paint(image, offsets, means, draw)
         image = self.lesions.paint(image, classes, means, draw)
         image = scanner(image, draw, self.options)
         target = self.target[truth.int()]

@@ -61,7 +61,7 @@ def page(summary: Summary, made: dict[str, Table]) -> str:
         figures.intervals(_means(summary), "Dice, mean over people with 95 % interval"),
         figures.curves(_curves(summary, trained=True), "Dice on the people kept to watch"),
         figures.curves(_curves(summary, trained=False), "Dice of the base models on the people kept to watch them"),
-        *(f"<h2>{_heading(name)}</h2>{_html(made[name])}" for name in shown),
+        *(f"<h2>{_heading(name, summary.target)}</h2>{_html(made[name])}" for name in shown),
     ]
     return (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title><style>{STYLE}</style>'
@@ -108,13 +108,13 @@ def _curves(summary: Summary, trained: bool) -> dict[str, list[tuple[float, floa
     }
 
 
-def _heading(name: str) -> str:
+def _heading(name: str, target: str) -> str:
     return {
         "table_paper": "In the papers' layout",
         "table_long": "In full",
         "direct": "What a new centre costs the base model as it is",
         "centres": "New and old centres",
-        "against": "Every row against the full training, centre by centre",
+        "against": f"Every row minus {target}, centre by centre (p-values corrected over the centres of a row)",
         "datasets": "By data set: coverage, failures, scores",
         "shots": "Shots to match",
     }[name]

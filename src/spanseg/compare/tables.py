@@ -53,18 +53,18 @@ class Summary:
         return "not converged" if "no" in said else "yes" if "yes" in said else "n/a"
 
     def seconds_to_arrive(self, row: str) -> list[float | None]:
-        """Seconds of training with which each finished cell of a row arrives where the full training's best Dice is.
+        """Seconds of training with which each finished cell of a row arrives where the target's best Dice is.
 
         Arrived is a cell at ``ARRIVED`` of that best, on the people kept to watch; ``None`` for one that never is.
-        Cells whose full training was not run are left out, and so are rows that learn nothing.
+        Cells whose target was not run are left out. Where row or target learn nothing there is nothing to tell.
         """
         found: list[float | None] = []
-        if not next(one.trains for one in self.plan.study.rows if one.name == row):
+        if not all(one.trains for one in self.plan.study.rows if one.name in (row, self.target)):
             return found
         for cell in self.plan.cells:
             goal = max((score for _, score in self._looks(replace(cell, row=self.target))), default=None)
             looks = self._looks(cell)
-            if cell.row == row and looks and goal is not None:
+            if cell.row == row and looks and goal is not None and cell in self.results.costs:
                 step = analysis.first_at(looks, analysis.ARRIVED * goal)
                 cost = self.results.costs[cell][0]
                 found.append(None if step is None else step * float(cost["train_s"]) / float(cost["steps"]))

@@ -132,9 +132,7 @@ def mean_scores(scores: Sequence[CentreScore], centres: int) -> list[CentreScore
             continue
         gain = interval({(one.centre, ""): one.gain.mean for one in of_row})
         lost = interval({(one.centre, ""): one.forgetting.mean for one in of_row})
-        means = (
-            statistics.fmean(values) for values in zip(*((o.new, o.old, o.routed_old) for o in of_row), strict=True)
-        )
+        means = (statistics.fmean(getattr(one, name) for one in of_row) for name in ("new", "old", "routed_old"))
         old = dict.fromkeys(name for one in of_row for name in one.lost_by_centre)
         by_centre = {
             name: statistics.fmean(one.lost_by_centre[name] for one in of_row if name in one.lost_by_centre)

@@ -39,3 +39,19 @@ def test_labels_are_read_at_the_other_scans_voxels(benchmark: ModuleType) -> Non
     finer[0, 3] = -0.25
     found = benchmark.onto(labels, Volume(np.zeros((4, 2, 3)), finer))
     assert (found[:, 0, 0] == [0, 0, 4, 4]).all() and (found[..., 2] == 0).all()
+
+
+def test_a_painted_scan_has_its_structures_medians_and_the_noise_asked_for(benchmark: ModuleType) -> None:
+    truth = np.zeros((20, 60, 8), np.int32)
+    truth[2:10, 6:54], truth[10:18, 6:54] = 2, 3
+    data = np.where(truth == 2, 100.0, np.where(truth == 3, 110.0, 7.0)).astype(np.float32)
+    data[4, 30, 4] = 900  # what is no structure is painted over
+    image = Volume(data, np.diag([1.0, 1.0, 3.0, 1.0]))
+    clean = benchmark.painted(image, truth, 0.0)
+    assert clean.data[4, 30, 4] == 100 and clean.data[14, 30, 4] == 110 and 100 < clean.data[9, 30, 4] < 105
+    assert (clean.data[truth == 0] == 7).all()  # what has no label stays
+    noisy = benchmark.painted(image, truth, 4.0)
+    inside = np.zeros(truth.shape, bool)
+    inside[4:8, 10:50] = True
+    assert benchmark.noise_of(Volume(noisy.data, image.affine), inside) == pytest.approx(4.0, rel=0.1)
+    assert (noisy.data == benchmark.painted(image, truth, 4.0).data).all()

@@ -86,6 +86,12 @@ def test_a_canvas_that_does_not_fit_the_stride_is_refused() -> None:
         model.build(recipe.load("default-coarse", ["canvas.shape=[80, 84, 80]", "backbone.widths=[4, 8, 12]"]))
 
 
+def test_a_canvas_of_one_position_at_the_coarsest_grid_is_refused() -> None:
+    with pytest.raises(SpansegError, match="at least one edge must be 16 voxels or more"):
+        model.build(recipe.load("default-coarse", ["canvas.shape=[8, 8, 8]", "backbone.widths=[4, 8, 12]"]))
+    model.build(recipe.load("default-coarse", ["canvas.shape=[8, 8, 16]", "backbone.widths=[4, 8, 12]"]))
+
+
 def test_the_recipes_canvases_cover_a_brain() -> None:
     """The smallest margin round a brain of 140 x 190 x 150 mm with the centre 8 mm off."""
     recipes = {name: recipe.load(name) for name in recipe.shipped()}

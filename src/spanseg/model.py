@@ -137,6 +137,10 @@ def backbone(recipe: dict[str, Any]) -> nn.Module:
         raise SpansegError(
             f"canvas {canvas.shape} does not fit nets.{name}: each edge must be a multiple of {stride} voxels."
         )
+    if max(canvas.shape) == stride:  # nothing to normalise over at the coarsest grid
+        raise SpansegError(
+            f"canvas {canvas.shape} is too small for nets.{name}: at least one edge must be {2 * stride} voxels or more."
+        )
     return network
 
 

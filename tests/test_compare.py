@@ -10,15 +10,14 @@ import pytest
 import tiny
 from spanseg import checkpoint, model
 from spanseg import recipe as recipes
-from spanseg.compare import engine, origins, page
+from spanseg.compare import engine, page, tables, timing
+from spanseg.compare import plan as planning
 from spanseg.compare.cell import CellRunner
-from spanseg.compare.design import folds_of, splits_of
-from spanseg.compare.people import Person, people_of, told_facts
+from spanseg.compare.people import people_of
 from spanseg.compare.results import Cell, Results
 from spanseg.compare.study import Study, read_study, recipe_of
 from spanseg.compare.tables import Summary
 from spanseg.errors import SpansegError
-from spanseg.facts import Facts
 from spanseg.participants import participant_of
 from spanseg.sampling import GENTLE
 from spanseg.simulate import simulate
@@ -59,9 +58,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def whole(place: Path) -> tuple[engine.Plan, Results]:
+def whole(place: Path) -> tuple[planning.Plan, Results]:
     """The study from beginning to end, in one go."""
-    plan = engine.plan_of(read_study(place / "study.toml"))
+    plan = planning.plan_of(read_study(place / "study.toml"))
     results = Results(place / "whole", plan.cells, plan.meaning)
     done = list(engine.run(plan, results, place / "work-whole", lambda cell, row: None))
     assert done == list(plan.cells)
@@ -69,7 +68,7 @@ def whole(place: Path) -> tuple[engine.Plan, Results]:
 
 
 def test_killed_anywhere_and_gone_on_with_it_ends_with_the_same_table(
-    place: Path, whole: tuple[engine.Plan, Results]
+    place: Path, whole: tuple[planning.Plan, Results]
 ) -> None:
     plan, _ = whole
     folder, work = place / "killed", place / "work-killed"
@@ -88,7 +87,7 @@ def test_killed_anywhere_and_gone_on_with_it_ends_with_the_same_table(
         assert (folder / name).read_text() == (place / "whole" / name).read_text()
 
 
-def test_every_prefix_of_the_plan_is_balanced(whole: tuple[engine.Plan, Results]) -> None:
+def test_every_prefix_of_the_plan_is_balanced(whole: tuple[planning.Plan, Results]) -> None:
     plan, _ = whole
     counts = [[cell.row for cell in plan.cells[:end]] for end in range(1, len(plan.cells) + 1)]
     for rows in counts:
@@ -96,7 +95,7 @@ def test_every_prefix_of_the_plan_is_balanced(whole: tuple[engine.Plan, Results]
         assert max(times) - min(times) <= 1
 
 
-def test_the_table_holds_every_person_once_a_row(whole: tuple[engine.Plan, Results]) -> None:
+def test_the_table_holds_every_person_once_a_row(whole: tuple[planning.Plan, Results]) -> None:
     plan, results = whole
     tested = {(line["row"], line["subject"], line["structure"]) for line in results.rows()}
     assert len(tested) == len(results.rows())
@@ -106,7 +105,7 @@ def test_the_table_holds_every_person_once_a_row(whole: tuple[engine.Plan, Resul
     assert {(line["age_years"], line["sex"]) for line in second} == {("70", "male")}
 
 
-def test_rows_differ_where_they_should(whole: tuple[engine.Plan, Results]) -> None:
+def test_rows_differ_where_they_should(whole: tuple[planning.Plan, Results]) -> None:
     _, results = whole
     dice = {
         row: [line["dice"] for line in results.rows() if line["row"] == row] for row in ("zero_shot", "decoder", "kgpl")
@@ -116,7 +115,7 @@ def test_rows_differ_where_they_should(whole: tuple[engine.Plan, Results]) -> No
     assert trained["zero_shot"] == 0 < trained["decoder"] < trained["kgpl"]
 
 
-def test_the_report_says_what_was_not_run(place: Path, whole: tuple[engine.Plan, Results]) -> None:
+def test_the_report_says_what_was_not_run(place: Path, whole: tuple[planning.Plan, Results]) -> None:
     plan, _ = whole
     results = Results(place / "begun", plan.cells, plan.meaning)
     next(engine.run(plan, results, place / "work-whole", lambda cell, row: None))
@@ -128,81 +127,13 @@ def test_the_report_says_what_was_not_run(place: Path, whole: tuple[engine.Plan,
     assert "1 of 8 cells" in (place / "begun" / "report.html").read_text()
 
 
-def test_a_budget_that_is_spent_begins_nothing(place: Path, whole: tuple[engine.Plan, Results], tmp_path: Path) -> None:
+def test_a_budget_that_is_spent_begins_nothing(
+    place: Path, whole: tuple[planning.Plan, Results], tmp_path: Path
+) -> None:
     plan, results = whole
     fresh = Results(tmp_path, plan.cells, plan.meaning)
     fresh.costs = {cell: lines for cell, lines in results.costs.items() if cell == plan.cells[1]}
     assert list(engine.run(plan, fresh, tmp_path / "work", lambda cell, row: None, budget_s=1e-6)) == []
-
-
-def person(name: str, age: float | None, centre: str = "a", identity: str = "") -> Person:
-    return Person(centre, name, (), Facts(age_years=age), identity or f"{centre}/{name}")
-
-
-def test_folds_hold_young_and_old_and_keep_one_person_together() -> None:
-    people = [person(f"sub-{n}", 20 + 5 * n) for n in range(9)] + [person("sub-x", 20, "b", "a/sub-0")]
-    folds = folds_of(people, 3)
-    assert sorted(len(fold) for fold in folds) == [3, 3, 4]
-    means = [sum(one.facts.age_years or 0 for one in fold[:3]) / 3 for fold in folds]
-    assert max(means) - min(means) < 12
-    assert any({"sub-0", "sub-x"} <= {one.subject for one in fold} for fold in folds)
-
-
-def study(**changes: object) -> Study:
-    from spanseg.compare.study import Centre, Row
-
-    fixed = {"name": "s", "title": "t", "base": "kgpl-res-unet", "rows": (Row("full"),), "centres": ()}
-    centres = tuple(Centre(name, Path()) for name in changes.pop("named", ("a",)))  # type: ignore[attr-defined]
-    return Study(**(fixed | {"centres": centres} | changes))  # type: ignore[arg-type]
-
-
-def test_few_shots_are_nested_and_tested_on_the_same_people() -> None:
-    splits = splits_of(study(design="fewshot", shots=(1, 2, 5)), [person(f"sub-{n}", 20 + n) for n in range(12)])
-    sizes = [{one.subject for one in split.train} for split in splits]
-    assert [len(size) for size in sizes] == [1, 2, 5] and sizes[0] < sizes[1] < sizes[2]
-    assert len({split.new for split in splits}) == 1
-
-
-def test_a_left_out_centre_is_new_and_the_others_are_old() -> None:
-    people = [person(f"sub-{n}", 30 + n, centre) for centre in "abc" for n in range(6)]
-    splits = splits_of(study(design="leave_one_centre_out", named=("a", "b", "c"), folds=3), people)
-    assert [split.name for split in splits] == ["a", "b", "c"]
-    first = splits[0]
-    assert {one.centre for one in (*first.train, *first.new)} == {"a"}
-    assert {one.centre for one in (*first.before, *first.old)} == {"b", "c"}
-    assert not {one.identity for one in first.old} & {one.identity for one in first.before}
-
-
-def test_one_person_in_two_data_sets_may_not_train_and_test() -> None:
-    people = [person("sub-1", 20), person("sub-2", 30), person("sub-x", 20, "b", "a/sub-1")]
-    with pytest.raises(SpansegError, match="a/sub-1 would train and test"):
-        splits_of(study(design="cross_dataset", named=("a", "b"), train_centres=("a",), validate=0), people)
-
-
-def test_shuffled_facts_are_nobodys_own_and_constant_ones_everybodys() -> None:
-    people = [person(f"sub-{n}", 20.0 + n) for n in range(7)]
-    shuffled = told_facts(people, "shuffled", 3)
-    assert all(a.facts != b.facts for a, b in zip(people, shuffled, strict=True))
-    assert sorted(one.facts.age_years or 0 for one in shuffled) == [20.0 + n for n in range(7)]
-    assert {one.facts.age_years for one in told_facts(people, "constant", 0)} == {23.0}
-
-
-def test_a_person_in_two_data_sets_keeps_own_facts_and_never_gets_them_by_shuffling() -> None:
-    people = [person("sub-1", 20), person("sub-2", 30), person("sub-x", None, "b", "a/sub-1"), person("sub-3", 40)]
-    assert [one.facts for one in told_facts(people, "own", 0)] == [one.facts for one in people]
-    for seed in range(9):
-        one, _, again, _ = told_facts(people, "shuffled", seed)
-        assert one.facts == again.facts and one.facts.age_years in (30, 40)
-
-
-def test_a_fingerprint_follows_the_table_that_labels_are_read_by(tmp_path: Path) -> None:
-    table = tmp_path / "labels.tsv"
-    table.write_text("index\tname\n1\tBrain-Stem\n", encoding="utf-8")
-    one = replace(person("sub-1", 20), labels=str(table))
-    before = origins.fingerprint(one)
-    table.write_text("index\tname\n2\tBrain-Stem\n", encoding="utf-8")
-    assert origins.fingerprint(one) != before
-    assert len({origins.fingerprint(replace(one, labels=name)) for name in ("", "muse", "freesurfer")}) == 3
 
 
 @pytest.mark.parametrize(
@@ -225,31 +156,99 @@ def test_a_fingerprint_follows_the_table_that_labels_are_read_by(tmp_path: Path)
         (("folds = 2", 'folds = 2\nonly = ["fold2"]'), "only names fold2; its splits are fold0, fold1"),
         (("folds = 2", 'folds = 2\naugment = "much"'), "augment must be gentle or usual"),
         (('labels = "freesurfer"', 'labels = "freesurfer"\npeople = -1'), "people must be a whole number"),
+        (
+            ("steps = 4", 'steps = 4\nsettings = ["train.lrr=1"]'),
+            r"row zero_shot: the recipe's \[train\] has no option lrr",
+        ),
+        (("steps = 4", 'steps = 4\nsettings = ["synth.rotatoin=3"]'), r"\[synth\] has no option rotatoin"),
+        (
+            ("steps = 4", "steps = 4\nsettings = [\"tokens.facts=['agee']\"]"),
+            "row kgpl: facts are age, sex, diagnosis, not 'agee'",
+        ),
+        (("steps = 4", 'steps = 4\nsettings = ["train.patience=3"]'), "different numbers of steps"),
+        (("steps = 4", 'steps = 4\nsettings = "train.lr=1"'), "settings must be a list of texts"),
+        (("steps = 4", "steps = 4\nseeds = 2"), "seeds must be a list of whole numbers, not 2"),
+        (("steps = 4", "steps = 4\nseeds = [0, 0]"), "seeds must name one or more, each once"),
+        (('"decoder"', '"kgpl"'), "rows must name one or more, each once"),
+        (("steps = 4", 'steps = 4\nagainst = [["kgpl", "lora"]]'), "against takes pairs of its rows, not"),
+        (("[centre.heads]", "[row.kgpl]\nadapt = {}\n[centre.heads]"), "adapt must be a table with a name"),
+        (("[centre.heads]", "[row]\nkgpl = 3\n[centre.heads]"), r"\[row.kgpl\]: this must be a table"),
+        (('labels = "freesurfer"', 'labels = "freesurfa"'), "neither a file nor a label scheme"),
+        (("[centre.heads]", '[centre.again]\ndata = "heads"\n[centre.heads]'), r"it is the folder of \[centre.again\]"),
+        (("folds = 2", 'design = "leave_one_centre_out"\nfolds = 2'), "needs at least two centres"),
+        (('rows = ["zero_shot", ', 'design = "leave_one_centre_out"\nrows = ['), "needs the row zero_shot"),
     ],
 )
 def test_what_is_wrong_is_refused_before_anything_runs(place: Path, change: tuple[str, str], message: str) -> None:
     text = (place / "study.toml").read_text().replace(*change)
     (place / "wrong.toml").write_text(text)
     with pytest.raises(SpansegError, match=message):
-        plan = engine.plan_of(read_study(place / "wrong.toml"))
-        engine.require_starts(plan, Results(place / "nothing", plan.cells, plan.meaning))
+        plan = planning.plan_of(read_study(place / "wrong.toml"))
+        planning.require_starts(plan, Results(place / "nothing", plan.cells, plan.meaning))
 
 
-def test_a_finished_study_needs_no_weights_to_start_from(whole: tuple[engine.Plan, Results], place: Path) -> None:
+def test_a_start_that_holds_other_weights_is_not_gone_on_with(
+    place: Path, whole: tuple[planning.Plan, Results], tmp_path: Path
+) -> None:
+    plan, _ = whole
+    running = engine.run(
+        plan, Results(tmp_path, plan.cells, plan.meaning), place / "work-whole", lambda cell, row: None
+    )
+    next(running)
+    other = plan.meaning | {"starts": {str(place / "step1"): "0000"}}
+    assert plan.meaning["starts"].keys() == other["starts"].keys()
+    with pytest.raises(SpansegError, match="does not hold the weights that the results began with"):
+        Results(tmp_path, plan.cells, other)
+    Results(place / "whole", plan.cells, other)  # nothing is left to do with them
+    kept = Results(tmp_path, plan.cells, plan.meaning | {"starts": {}}).meaning["starts"]
+    assert kept == plan.meaning["starts"]  # not forgotten where the weights are not
+
+
+def test_time_is_told_before_the_first_cell_and_kept_by_the_budget(
+    whole: tuple[planning.Plan, Results], tmp_path: Path
+) -> None:
+    plan, results = whole
+    fresh = Results(tmp_path, plan.cells, plan.meaning)
+    assert not timing.Pace(plan, fresh).is_known
+    step_s = timing.seconds_of_a_step(plan)
+    assert 0 < step_s < 60
+    assert timing.Pace(plan, fresh, 5.0).left() == 6 * 4 * 5.0  # zero_shot learns nothing
+    assert list(engine.run(plan, fresh, tmp_path, lambda cell, row: None, 15.0, step_s=5.0)) == [plan.cells[0]]
+    assert timing.Pace(plan, results).left() == 0 and timing.Pace(plan, results).of(plan.cells[1]) > 0
+
+
+def test_rows_are_tested_against_each_other_where_the_study_says_so(
+    place: Path, whole: tuple[planning.Plan, Results], tmp_path: Path
+) -> None:
+    plan, results = whole
+    asked = replace(plan, study=replace(plan.study, against=(["kgpl", "decoder"], ["one_hot", "zero_shot"])))
+    page.write_report(Summary(asked, results), tmp_path)
+    with (tmp_path / "pairs.csv").open(newline="") as stream:
+        rows = {(one["row"], one["metric"]): one for one in csv.DictReader(stream)}
+    means = Summary(plan, results).fair("dice", lambda line: line["part"] == "new")
+    ours, theirs = (sum(means[row].values()) / len(means[row]) for row in ("kgpl", "decoder"))
+    assert float(rows["kgpl", "dice"]["difference"]) == pytest.approx(ours - theirs, abs=1e-4)
+    assert rows["kgpl", "dice"]["people"] == "5" and len(rows) == 8
+    begun = Summary(asked, Results(tmp_path / "nothing", plan.cells, plan.meaning))
+    assert all(line[3:] == [tables.NOT_RUN] * 9 for line in tables.pairs_table(begun)[1:])
+    assert "against kgpl, paired t-test" in (tmp_path / "table_paper.md").read_text()
+
+
+def test_a_finished_study_needs_no_weights_to_start_from(whole: tuple[planning.Plan, Results], place: Path) -> None:
     plan, results = whole
     gone = replace(plan, study=replace(plan.study, settings=("train.start=gone",)))
-    engine.require_starts(gone, results)
+    planning.require_starts(gone, results)
     with pytest.raises(SpansegError, match="gone: expected a run or model folder"):
-        engine.require_starts(gone, Results(place / "nothing", plan.cells, plan.meaning))
+        planning.require_starts(gone, Results(place / "nothing", plan.cells, plan.meaning))
 
 
-def test_a_table_of_another_study_is_refused(whole: tuple[engine.Plan, Results], place: Path) -> None:
+def test_a_table_of_another_study_is_refused(whole: tuple[planning.Plan, Results], place: Path) -> None:
     plan, _ = whole
     with pytest.raises(SpansegError, match="which this study does not have"):
         Results(place / "whole", plan.cells[:3], plan.meaning)
 
 
-def test_results_of_other_recipes_are_not_gone_on_with(whole: tuple[engine.Plan, Results], place: Path) -> None:
+def test_results_of_other_recipes_are_not_gone_on_with(whole: tuple[planning.Plan, Results], place: Path) -> None:
     plan, _ = whole
     changed = replace(plan, study=replace(plan.study, steps=5))
     with pytest.raises(SpansegError, match=r"the row .* is not the one that made the results"):
@@ -257,12 +256,12 @@ def test_results_of_other_recipes_are_not_gone_on_with(whole: tuple[engine.Plan,
 
 
 def test_results_of_labels_that_were_read_otherwise_are_not_gone_on_with(
-    whole: tuple[engine.Plan, Results], place: Path
+    whole: tuple[planning.Plan, Results], place: Path
 ) -> None:
     plan, _ = whole
     study = replace(plan.study, centres=(replace(plan.study.centres[0], labels="aseg"),))
     with pytest.raises(SpansegError, match=r"the split .* is not the one that made the results"):
-        Results(place / "whole", plan.cells, engine.plan_of(study).meaning)
+        Results(place / "whole", plan.cells, planning.plan_of(study).meaning)
 
 
 def test_rows_share_the_stages_and_the_number_of_steps(place: Path) -> None:
@@ -288,7 +287,7 @@ def test_one_fold_alone_and_a_row_with_settings_of_its_own(place: Path) -> None:
         ("folds = 2", 'folds = 2\nonly = ["fold1"]'),
         ("[centre", '[row.kgpl]\nsettings = ["train.lr=0.5"]\n[centre'),
     )
-    plan = engine.plan_of(chosen)
+    plan = planning.plan_of(chosen)
     assert [split.name for split in plan.splits] == ["fold1"] and {cell.split for cell in plan.cells} == {"fold1"}
     rates = {row.name: recipe_of(chosen, row, 0)["train"]["lr"] for row in chosen.rows}
     assert rates["kgpl"] == 0.5 and rates["decoder"] == 5e-3
@@ -302,12 +301,12 @@ def test_some_people_of_a_centre_from_young_to_old(place: Path) -> None:
 def test_the_usual_augmentation_is_that_of_the_recipe(place: Path) -> None:
     found = {}
     for how in ("gentle", "usual"):
-        plan = engine.plan_of(changed(place, how, ("folds = 2", f'folds = 2\naugment = "{how}"')))
+        plan = planning.plan_of(changed(place, how, ("folds = 2", f'folds = 2\naugment = "{how}"')))
         runner = CellRunner(plan.study, plan.splits, plan.people, place / "work-usual", lambda cell, row: None)
         recipe = recipe_of(plan.study, plan.study.rows[0], 0)
         recipe["synth"]["rotation"] = 77.0
         told = {person.entry: person.facts for person in plan.people}
-        found[how] = runner._source(plan.people[:1], recipe, told).options.rotation  # type: ignore[attr-defined]
+        found[how] = runner.source(plan.people[:1], recipe, told).options.rotation  # type: ignore[attr-defined]
         assert ("augment" in plan.meaning["row kgpl"]) == (how == "usual")
     assert found == {"gentle": GENTLE.rotation, "usual": 77.0}
 
@@ -320,7 +319,7 @@ def test_the_base_of_a_left_out_centre_has_settings_of_its_own(place: Path) -> N
         ("folds = 2", 'folds = 2\ndesign = "leave_one_centre_out"\nbase_steps = 3\nbase_settings = ["train.lr=0.25"]'),
         ("[centre.heads]", '[centre.others]\nlabels = "freesurfer"\n[centre.heads]'),
     )
-    plan = engine.plan_of(chosen)
+    plan = planning.plan_of(chosen)
     base = plan.meaning["split heads"]["base"]["train"]
     assert base["lr"] == 0.25 and base["steps"] == 3
     runner = CellRunner(plan.study, plan.splits, plan.people, place / "work-centres", lambda cell, row: None)

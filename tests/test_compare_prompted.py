@@ -12,6 +12,7 @@ from torch import Tensor
 import tiny
 from spanseg import recipe as recipes
 from spanseg.compare import engine, page
+from spanseg.compare import plan as planning
 from spanseg.compare.prompted import answered, drawn_classes, prompt_for
 from spanseg.compare.results import Cell, Results
 from spanseg.compare.study import read_study
@@ -86,12 +87,12 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def plan(place: Path) -> engine.Plan:
-    return engine.plan_of(read_study(place / "study.toml"))
+def plan(place: Path) -> planning.Plan:
+    return planning.plan_of(read_study(place / "study.toml"))
 
 
 @pytest.fixture(scope="module")
-def whole(place: Path, plan: engine.Plan) -> tuple[Results, list[tuple[str, int]]]:
+def whole(place: Path, plan: planning.Plan) -> tuple[Results, list[tuple[str, int]]]:
     """The study from beginning to end, and every step of training that it took."""
     results, steps = Results(place / "whole", plan.cells, plan.meaning), []
 
@@ -110,7 +111,7 @@ def test_weights_are_trained_once_whoever_asks_for_them_first(whole: tuple[Resul
 
 
 def test_killed_in_the_training_for_another_row_it_ends_with_the_same_table(
-    place: Path, plan: engine.Plan, whole: tuple[Results, list[tuple[str, int]]]
+    place: Path, plan: planning.Plan, whole: tuple[Results, list[tuple[str, int]]]
 ) -> None:
     folder, work = place / "killed", place / "work-killed"
 
@@ -124,7 +125,7 @@ def test_killed_in_the_training_for_another_row_it_ends_with_the_same_table(
 
 
 def test_coverage_and_failures_are_said_by_data_set(
-    place: Path, plan: engine.Plan, whole: tuple[Results, list[tuple[str, int]]]
+    place: Path, plan: planning.Plan, whole: tuple[Results, list[tuple[str, int]]]
 ) -> None:
     results, _ = whole
     page.write_report(Summary(plan, results), place / "whole")
@@ -137,7 +138,7 @@ def test_coverage_and_failures_are_said_by_data_set(
     assert float(rows["unet"]["failures"]) == pytest.approx(missed / len(lines), rel=1e-3)
 
 
-def test_another_test_or_other_weights_are_another_row(place: Path, plan: engine.Plan) -> None:
+def test_another_test_or_other_weights_are_another_row(place: Path, plan: planning.Plan) -> None:
     first = plan.meaning
     assert first["row sam_none"]["prompts"] == "none" and "weights_of" not in first["row sam_none"]
     assert first["row sam_box"] == first["row sam_none"] | {"prompts": "box", "weights_of": "sam_none"}

@@ -11,6 +11,7 @@ import pytest
 import tiny
 from spanseg import recipe as recipes
 from spanseg.compare import analysis, centre_tables, engine, page, tables, transfer
+from spanseg.compare import plan as planning
 from spanseg.compare.results import Cell, Results
 from spanseg.compare.study import read_study
 from spanseg.compare.tables import Summary
@@ -255,8 +256,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def begin(place: Path, name: str) -> tuple[engine.Plan, Results]:
-    plan = engine.plan_of(read_study(place / "study.toml"))
+def begin(place: Path, name: str) -> tuple[planning.Plan, Results]:
+    plan = planning.plan_of(read_study(place / "study.toml"))
     return plan, Results(place / name, plan.cells, plan.meaning)
 
 
@@ -287,6 +288,50 @@ def test_from_the_bases_to_the_page(place: Path) -> None:
     assert long["zero_shot"]["s_to_arrive"] == "n/a"
     assert 0 < float(long["decoder"]["s_to_arrive"]) <= float(long["decoder"]["train_s"])
     assert "What a new centre costs" in (place / "whole" / "report.html").read_text()
+
+
+def test_killed_while_a_base_is_trained_or_run_side_by_side_the_table_is_the_same(place: Path, tmp_path: Path) -> None:
+    plan = planning.plan_of(replace(read_study(place / "study.toml"), only=("here",)))
+
+    def killed(cell: Cell, row: dict[str, float]) -> None:
+        if cell.row == "base" and row["step"] == 2:
+            raise KeyboardInterrupt
+
+    found = []
+    for name, jobs in (("one", 1), ("two", 2)):
+        folder, work = tmp_path / name, tmp_path / f"work-{name}"
+        if jobs == 1:
+            with pytest.raises(KeyboardInterrupt):
+                list(engine.run(plan, Results(folder, plan.cells, plan.meaning), work, killed))
+        results = Results(folder, plan.cells, plan.meaning)
+        assert set(engine.run(plan, results, work, lambda cell, row: None, jobs=jobs)) == set(plan.cells)
+        found.append([(folder / table).read_text() for table in ("results.csv", "curves.csv")])
+    assert found[0] == found[1]
+
+
+def test_a_base_that_does_not_fit_the_budget_is_not_begun(place: Path, tmp_path: Path) -> None:
+    plan, results = begin(place, "budget")
+    assert list(engine.run(plan, results, tmp_path, lambda cell, row: None, 5.0, jobs=2, step_s=2.0)) == []
+    assert not list(tmp_path.iterdir())
+
+
+def test_shots_to_match_are_told_when_all_were_run() -> None:
+    rows, shots = ("full", "decoder", "lora"), (1, 2, 5)
+    dice = {"full": (0.5, 0.6, 0.7), "decoder": (0.6, 0.696, 0.72), "lora": (0.1, 0.2, 0.3)}
+    lines = [line(row, f"{n}shot", f"{n}shot", dice[row][k]) for row in rows for k, n in enumerate(shots)]
+    cells = [Cell(0, f"{n}shot", row) for n in shots for row in rows]
+
+    def table(finished: set[Cell]) -> dict[str, str]:
+        def done(row: str) -> tuple[int, int]:
+            return sum(cell.row == row for cell in finished), 3
+
+        kept = [one for one in lines if Cell(0, one["split"], one["row"]) in finished]
+        summary = SimpleNamespace(rows=rows, target="full", done=done, lines=kept)
+        return dict(tables.shots_table(summary)[1:])  # type: ignore[arg-type]
+
+    assert table(set(cells)) == {"full": "5", "decoder": "2", "lora": "not reached"}
+    assert table(set(cells) - {Cell(0, "5shot", "decoder")})["decoder"] == tables.NOT_RUN
+    assert set(table({cell for cell in cells if cell.split == "1shot"}).values()) == {tables.NOT_RUN}
 
 
 def test_weights_of_another_recipe_are_not_taken_over(place: Path, tmp_path: Path) -> None:

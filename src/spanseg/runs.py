@@ -14,7 +14,7 @@ from spanseg.board import Board
 from spanseg.cascade import first_run
 from spanseg.errors import SpansegError
 from spanseg.generation import PackedMap
-from spanseg.interfaces import Source
+from spanseg.interfaces import Objective, Source
 from spanseg.rebalance import BIAS, rebalanced
 from spanseg.sources import options_from, sources, split, with_encoder
 from spanseg.train import Trainer, TrainOptions, validation_score
@@ -137,16 +137,25 @@ def prepare_on(
             f"the recipe's adaptation '{change}' freezes weights that nobody has trained; say what to start "
             "from: --from RUN, a model folder, or published weights."
         )
-    section = {key: value for key, value in recipe.get("train", {}).items() if key not in ("start", "start_minimum")}
-    options = options_from(TrainOptions, section, "train")
-    objective = dict(recipe["objective"])
-    reward = parts.build("objectives", objective.pop("name"), objective)
+    options, reward = rewarded(recipe)
     network = network_of(recipe, folder / LOADED).to(device)
     trainer = Trainer(network, reward, source, options, folder)
     if looked_at is None:
         return trainer, None
     classes = len(model.protocol_of(recipe))
     return trainer, validation_score(looked_at, classes, options.validate_draws)
+
+
+def rewarded(recipe: dict[str, Any]) -> tuple[TrainOptions, Objective]:
+    """How a recipe trains, and what its network is rewarded for.
+
+    Raises:
+        SpansegError: an option or an objective that does not exist.
+    """
+    section = {key: value for key, value in recipe.get("train", {}).items() if key not in ("start", "start_minimum")}
+    objective = dict(recipe["objective"])
+    reward: Objective = parts.build("objectives", objective.pop("name"), objective)
+    return options_from(TrainOptions, section, "train"), reward
 
 
 def network_of(recipe: dict[str, Any], loaded: Path | None = None) -> nn.Module:

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
+from spanseg.errors import SpansegError
 from spanseg.facts import Facts
 from spanseg.interfaces import Sample, Source, Told
 from spanseg.sentences import SentenceTable
@@ -34,6 +35,9 @@ class Teller:
         takes: which facts are told at all: ``age``, ``sex``, ``diagnosis``.
         forget: probability that a fact is left out of a draw, so that the network learns to do without it.
         forget_all: probability that all are.
+
+    Raises:
+        SpansegError: a fact that nobody can tell.
     """
 
     def __init__(
@@ -43,6 +47,11 @@ class Teller:
         forget: float = 0.15,
         forget_all: float = 0.05,
     ) -> None:
+        unknown = [name for name in takes if name not in FIELDS]
+        if unknown:
+            raise SpansegError(
+                f"facts are {', '.join(FIELDS)}, not '{unknown[0]}'; correct the recipe's [tokens] facts."
+            )
         self.table, self.takes, self.forget, self.forget_all = table, tuple(takes), forget, forget_all
 
     def __call__(self, facts: Facts, centre: int = -1, rng: np.random.Generator | None = None) -> Told:

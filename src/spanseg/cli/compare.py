@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from spanseg.compare.engine import Plan
+    from spanseg.compare.plan import Plan
     from spanseg.compare.results import Cell, Results
     from spanseg.compare.study import Study
 
@@ -44,18 +44,19 @@ def run_study(study: Study, out: Path | None, work: Path | None, budget: str, jo
     """Run a study and write its tables; the one path of ``compare`` and its short names."""
     from spanseg.compare import engine
     from spanseg.compare.page import write_report
+    from spanseg.compare.plan import plan_of, require_starts
     from spanseg.compare.results import Results
     from spanseg.compare.tables import Summary
 
     limit = seconds_of(budget)
-    plan = engine.plan_of(study)
+    plan = plan_of(study)
     folder = out or Path("studies") / "results" / study.name
     results = Results(folder, plan.cells, plan.meaning)
-    engine.require_starts(plan, results)
-    _tell(plan, results)
+    require_starts(plan, results)
+    step_s = _tell(plan, results)
     if plan_only:
         return
-    for cell in engine.run(plan, results, work or Path("runs") / study.name, _report, limit, jobs):
+    for cell in engine.run(plan, results, work or Path("runs") / study.name, _report, limit, jobs, step_s):
         print(f"finished: {_name(cell)}", flush=True)
         write_report(Summary(plan, results), folder)
     files = write_report(Summary(plan, results), folder)
@@ -70,6 +71,11 @@ def rows_in(words: str) -> list[str]:
     return [row.strip() for row in words.split(",")]
 
 
+def reference_of(words: str) -> str:
+    """The row that the short names' studies test all others against: the full training, where there is one."""
+    return "full" if "full" in rows_in(words) else ""
+
+
 def seconds_of(budget: str) -> float | None:
     """Read a duration such as ``90s``, ``60m``, ``2h``; a bare number is minutes, nothing is no limit."""
     from spanseg.errors import SpansegError
@@ -82,8 +88,9 @@ def seconds_of(budget: str) -> float | None:
     return float(found[1]) * SECONDS[found[2]]
 
 
-def _tell(plan: Plan, results: Results) -> None:
-    from spanseg.compare import engine
+def _tell(plan: Plan, results: Results) -> float:
+    """Print the plan with its time; the seconds of a step, if they had to be measured."""
+    from spanseg.compare.timing import Pace, seconds_of_a_step
 
     left = sum(not results.finished(cell) for cell in plan.cells)
     print(f"{plan.study.title}: {len(plan.people)} people, {len(plan.splits)} splits, {len(plan.study.rows)} rows")
@@ -91,9 +98,12 @@ def _tell(plan: Plan, results: Results) -> None:
         counts = {"train": split.train, "watched": split.validate, "test": split.new}
         counts |= {"old test": split.old, "before": split.before}
         print(f"  {split.name}: {', '.join(f'{len(who)} {what}' for what, who in counts.items() if who)}")
-    seconds = engine.seconds_left(plan, results)
-    known = "not known before the first cell" if seconds is None else f"about {seconds / 60:.0f} minutes"
-    print(f"{len(plan.cells)} cells, {left} to do, {known}", flush=True)
+    pace = Pace(plan, results)
+    if left and not pace.is_known:
+        pace = Pace(plan, results, seconds_of_a_step(plan))
+    by = f" (a step took {pace.step_s:.2g} s just now; tests not counted)" if pace.step_s else ""
+    print(f"{len(plan.cells)} cells, {left} to do, about {pace.left() / 60:.0f} minutes{by}", flush=True)
+    return pace.step_s
 
 
 def _report(cell: Cell, row: dict[str, float]) -> None:

@@ -110,15 +110,28 @@ def compare_rows(lines: Sequence[Line], rows: Sequence[str], reference: str, met
         reference: name of one of them.
         metric: a column.
     """
+    return list(compare_pairs(lines, [(row, reference) for row in rows if row != reference], metric).values())
+
+
+def compare_pairs(
+    lines: Sequence[Line], pairs: Sequence[Sequence[str]], metric: str
+) -> dict[tuple[str, str], Comparison]:
+    """Test the first row of each pair against the second one on what both were scored on, where both were run.
+
+    Args:
+        lines: of ``results.csv``.
+        pairs: names of rows; p-values are corrected for all of them, also for those not yet run.
+        metric: a column.
+    """
     tests = {}
-    for row in rows:
-        pair = by_subject(shared(lines, [row, reference], metric), metric, in_part(NEW))
-        if row != reference and pair:
-            tests[row] = paired_test(*([pair[one][who] for who in sorted(pair[one])] for one in (reference, row)))
-    to_come = [1.0] * (len(rows) - 1 - len(tests))
+    for row, other in pairs:
+        found = by_subject(shared(lines, [row, other], metric), metric, in_part(NEW))
+        if found:
+            tests[row, other] = paired_test(*([found[one][who] for who in sorted(found[one])] for one in (other, row)))
+    to_come = [1.0] * (len(pairs) - len(tests))
     wilcoxon = holm([test.wilcoxon_p for test in tests.values()] + to_come)
     t = holm([test.t_p for test in tests.values()] + to_come)
-    return [Comparison(row, metric, test, wilcoxon[k], t[k]) for k, (row, test) in enumerate(tests.items())]
+    return {pair: Comparison(pair[0], metric, test, wilcoxon[k], t[k]) for k, (pair, test) in enumerate(tests.items())}
 
 
 def age_group(line: Line) -> str:

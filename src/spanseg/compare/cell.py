@@ -61,13 +61,17 @@ class CellRunner:
         split, row = self.splits[cell.split], self.rows[cell.row]
         recipe = recipe_of(self.study, row, cell.seed)
         if row.starts and split.before:
-            recipe["train"]["start"] = str(self.base(split, cell.seed))
+            recipe["train"]["start"] = str(self.base_of(cell))
         forget_peak_memory()
         told = {person.entry: person.facts for person in told_facts(self.people, row.facts, cell.seed)}
         network, trainer, history = self._network(cell, split, row, recipe, told)
         began = time.monotonic()
         scores = list(self._tests(cell, split, recipe, network, told))
         return Finished(scores, _cost(cell, network, trainer, history, time.monotonic() - began), _curve(cell, history))
+
+    def base_of(self, cell: Cell) -> Path:
+        """The run of the base model that a cell starts from."""
+        return self.base(self.splits[cell.split], cell.seed)
 
     def base(self, split: Split, seed: int) -> Path:
         """The run in which the base model learned the centres that it knows before a split."""
@@ -76,8 +80,8 @@ class CellRunner:
         told = {person.entry: person.facts for person in (*split.before, *split.watched_before)}
         claim(folder, recipe, split.before, split.watched_before, told, self.study.augment)
         if not (folder / checkpoint.DELTA).is_file():
-            source = self._source(split.before, recipe, told)
-            watched = self._source(split.watched_before, recipe, told, STILL) if split.watched_before else None
+            source = self.source(split.before, recipe, told)
+            watched = self.source(split.watched_before, recipe, told, STILL) if split.watched_before else None
             trainer, look = runs.prepare_on(recipe, source, watched, folder)
             trainer.run(look, lambda line: self.report(Cell(seed, split.name, "base"), line))
             checkpoint.save(folder, trainer.ema, recipe)
@@ -93,7 +97,7 @@ class CellRunner:
         """
         if not row.trains:
             has_base = row.starts and split.before
-            history = read_history(self.base(split, cell.seed)) if has_base else []
+            history = read_history(self.base_of(cell)) if has_base else []
             return runs.network_of(recipe).eval(), None, history
         if not row.weights_of:
             return self._trained(cell, split, recipe, told)
@@ -112,8 +116,8 @@ class CellRunner:
         """The network of a cell after its training, with what was logged."""
         folder = self._folder(cell)
         claim(folder, recipe, split.train, split.validate, told, self.study.augment)
-        source = self._source(split.train, recipe, told)
-        watched = self._source(split.validate, recipe, told, STILL) if split.validate else None
+        source = self.source(split.train, recipe, told)
+        watched = self.source(split.validate, recipe, told, STILL) if split.validate else None
         trainer, look = runs.prepare_on(recipe, source, watched, folder)
         trainer.run(look, lambda line: self.report(cell, line))
         checkpoint.save(folder, trainer.ema, recipe)
@@ -121,7 +125,7 @@ class CellRunner:
         checkpoint.load_delta(network, trainer.ema, str(folder))
         return network.eval(), trainer, trainer.history()
 
-    def _source(
+    def source(
         self,
         people: Iterable[Person],
         recipe: dict[str, Any],

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from spanseg.compare import transfer
 from spanseg.compare.design import NEW, OLD
+from spanseg.compare.study import BASE
 from spanseg.compare.tables import NOT_RUN, Summary, Table, number
 from spanseg.stats import PairedTest, holm, paired_test
 
@@ -95,7 +96,7 @@ def _left_out(summary: Summary) -> list[str]:
 def _transferred(one: transfer.CentreScore, unsafe: set[str]) -> list[str]:
     """The figures of a row of the table of centres; over several centres a row is safe if it is at each of them."""
     is_safe = one.row not in unsafe if one.centre in (transfer.ALL, transfer.MEAN) else one.is_safe
-    safe = "base" if one.row == transfer.BASE else "yes" if is_safe else "no"
+    safe = "base" if one.row == BASE else "yes" if is_safe else "no"
     lost = one.forgetting
     new, old = (f"{mean.subjects}{' centres' * (one.centre == transfer.MEAN)}" for mean in (one.gain, lost))
     return [

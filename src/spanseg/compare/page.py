@@ -37,10 +37,13 @@ def write_report(summary: Summary, folder: Path) -> list[Path]:
         made["datasets"] = tables.dataset_table(summary)
     if summary.plan.study.design == "fewshot":
         made["shots"] = tables.shots_table(summary)
+    if summary.plan.study.against:
+        made["pairs"] = tables.pairs_table(summary)
     for name, table in made.items():
         head, *body = table
         files.write_text(folder / f"{name}.csv", to_csv(head, [dict(zip(head, line, strict=True)) for line in body]))
-    files.write_text(folder / "table_paper.md", tables.markdown(made["table_paper"]))
+    star = f"\n\\* p < 0.05 against {summary.starred_against}, paired t-test, not corrected for the number of rows.\n"
+    files.write_text(folder / "table_paper.md", tables.markdown(made["table_paper"]) + star)
     files.write_text(folder / "report.html", page(summary, made))
     return [folder / f"{name}.csv" for name in made] + [folder / "table_paper.md", folder / "report.html"]
 
@@ -51,7 +54,7 @@ def page(summary: Summary, made: dict[str, Table]) -> str:
     title = html.escape(study.title)
     shown = [
         "table_paper",
-        *[name for name in ("direct", "centres", "against", "datasets", "shots") if name in made],
+        *[name for name in ("direct", "centres", "against", "datasets", "shots", "pairs") if name in made],
         "table_long",
     ]
     parts = [
@@ -61,7 +64,7 @@ def page(summary: Summary, made: dict[str, Table]) -> str:
         figures.intervals(_means(summary), "Dice, mean over people with 95 % interval"),
         figures.curves(_curves(summary, trained=True), "Dice on the people kept to watch"),
         figures.curves(_curves(summary, trained=False), "Dice of the base models on the people kept to watch them"),
-        *(f"<h2>{_heading(name, summary.target)}</h2>{_html(made[name])}" for name in shown),
+        *(f"<h2>{_heading(name, summary)}</h2>{_html(made[name])}" for name in shown),
     ]
     return (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title><style>{STYLE}</style>'
@@ -108,15 +111,16 @@ def _curves(summary: Summary, trained: bool) -> dict[str, list[tuple[float, floa
     }
 
 
-def _heading(name: str, target: str) -> str:
+def _heading(name: str, summary: Summary) -> str:
     return {
-        "table_paper": "In the papers' layout",
+        "table_paper": f"In the papers' layout (* p &lt; 0.05 against {summary.starred_against}, not corrected)",
         "table_long": "In full",
         "direct": "What a new centre costs the base model as it is",
         "centres": "New and old centres",
-        "against": f"Every row minus {target}, centre by centre (p-values corrected over the centres of a row)",
+        "against": f"Every row minus {summary.target}, centre by centre (p-values corrected over the centres of a row)",
         "datasets": "By data set: coverage, failures, scores",
         "shots": "Shots to match",
+        "pairs": "Rows against each other (p-values corrected over these pairs)",
     }[name]
 
 

@@ -13,6 +13,8 @@ from typing import Any
 from spanseg import files
 from spanseg.errors import SpansegError
 
+STARTS = "starts"
+"""Key of the plan: hash of the weights in each run that rows start from."""
 RESULTS, COSTS, CURVES, PLAN = "results.csv", "cells.csv", "curves.csv", "plan.json"
 SCORES = ("dice", "asd_mm", "hd95_mm", "surface_dice", "truth_mm3", "predicted_mm3")
 COLUMNS = (
@@ -79,11 +81,19 @@ class Results:
         self._require_same_meaning()
 
     def _require_same_meaning(self) -> None:
-        """Refuse to go on with results that another recipe, number of steps or set of people made."""
+        """Refuse to go on with results that another recipe, number of steps, set of people or start made."""
         path = self.folder / PLAN
         if not self.scores or not path.is_file():
             return
         earlier = json.loads(path.read_text(encoding="utf-8"))
+        known, starts = earlier.get(STARTS, {}), self.meaning.get(STARTS, {})
+        changed = [start for start in starts if known.get(start, starts[start]) != starts[start]]
+        if changed and not all(self.finished(cell) for cell in self.plan):
+            raise SpansegError(
+                f"{path}: {changed[0]} does not hold the weights that the results began with; give another --out, or "
+                "bring them back."
+            )
+        self.meaning[STARTS] = starts | known
         for name in sorted({part for cell in self.scores for part in (f"row {cell.row}", f"split {cell.split}")}):
             if earlier.get(name) != json.loads(json.dumps(self.meaning.get(name))):
                 raise SpansegError(

@@ -17,6 +17,15 @@ DESIGNS = ("kfold", "fewshot", "leave_one_centre_out", "cross_dataset")
 FACTS = ("own", "shuffled", "constant")
 AUGMENT = ("gentle", "usual")
 PROMPTS = ("none", "auto", "click", "box")
+BASE = "zero_shot"
+"""The row that is the base model as it is."""
+LISTED = {str: "texts", int: "whole numbers", list: "pairs of names"}
+LISTS: dict[str, type[Any]] = {
+    **dict.fromkeys(("rows", "settings", "base_settings", "only", "train_centres"), str),
+    **dict.fromkeys(("seeds", "shots"), int),
+    "against": list,
+}
+"""Keys of ``[study]`` that are lists, and of what."""
 OF_A_TEST = ("says", "prompts", "weights_of")
 """Keys of a row that tests the weights of another one: what it is besides, that one says."""
 SHARED_TOKEN_KEYS = ("stages", "meet", "count", "facts", "table")
@@ -97,6 +106,7 @@ class Study:
         augment: how scans are varied in training: ``gentle``, as an adaptation does, or ``usual``, as far as the base
             recipe's ``[synth]`` says, for a network that learns from nothing.
         train_centres: of ``cross_dataset``; the others test.
+        against: pairs of rows that are tested against each other, beside all against the reference.
     """
 
     name: str
@@ -117,6 +127,7 @@ class Study:
     only: tuple[str, ...] = ()
     augment: str = "gentle"
     train_centres: tuple[str, ...] = ()
+    against: tuple[Sequence[str], ...] = ()
 
 
 def shipped_rows() -> dict[str, dict[str, Any]]:
@@ -148,18 +159,19 @@ def read_study(path: Path, data: Path | None = None) -> Study:
 def study_from(table: Mapping[str, Any], name: str, data: Path, where: str) -> Study:
     """Check the tables of a study; arguments as for :func:`read_study`."""
     _check_keys(table, ("study", "centre", "row"), where, "section")
+    own, centre = table.get("row", {}), table.get("centre", {})
+    for kind, one in (("study", table.get("study", {})), ("row", own), ("centre", centre)):
+        _need_table(one, f"{where} [{kind}]")
     section = dict(table.get("study", {}))
-    own = table.get("row", {})
     plain = [f.name for f in fields(Study) if f.name not in ("name", "centres")]
     _check_keys(section, plain, f"{where} [study]", "key")
     _need(section, ("title", "base", "rows"), f"{where} [study]")
+    _check_lists(section, f"{where} [study]")
     names = list(section["rows"])
-    if len(set(names)) < len(names):
-        raise SpansegError(f"{where} [study]: rows names a row twice; name each once.")
     _check_keys(own, names, f"{where} [row]", "row (it is not among [study] rows)")
     alone = {one: _row(one, own.get(one, {}), where) for one in names}
     rows = tuple(_with_weights(row, own.get(one, {}), alone, where) for one, row in alone.items())
-    centres = tuple(_centre(one, values, data, where) for one, values in table.get("centre", {}).items())
+    centres = tuple(_centre(one, values, data, where) for one, values in centre.items())
     values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in section.items()}
     values |= {"name": name, "centres": centres, "rows": rows}
     study = Study(**values)
@@ -176,7 +188,11 @@ def _row(name: str, own: Mapping[str, Any], where: str) -> Row:
         raise SpansegError(
             f"{where}: there is no row '{name}'; {hint}shipped are {', '.join(known)}, or describe it in [row.{name}]."
         )
+    _need_table(own, f"{where} [row.{name}]")
     _check_keys(own, [f.name for f in fields(Row) if f.name != "name"], f"{where} [row.{name}]", "key")
+    for part in ("tokens", "adapt"):
+        if part in own and not (isinstance(own[part], Mapping) and own[part].get("name")):
+            raise SpansegError(f'{where} [row.{name}]: {part} must be a table with a name, such as {{ name = "…" }}.')
     row = Row(name, **(known.get(name, {}) | dict(own)))
     if row.facts not in FACTS:
         raise SpansegError(f"{where} [row.{name}]: facts must be {', '.join(FACTS)}, not '{row.facts}'.")
@@ -205,6 +221,7 @@ def _with_weights(row: Row, own: Mapping[str, Any], rows: Mapping[str, Row], whe
 
 
 def _centre(name: str, values: Mapping[str, Any], data: Path, where: str) -> Centre:
+    _need_table(values, f"{where} [centre.{name}]")
     _check_keys(values, ("data", "labels", "people"), f"{where} [centre.{name}]", "key")
     given = values.get("data", name)
     folder = next((one for one in (data / given, Path(given)) if one.is_dir()), None)
@@ -230,22 +247,51 @@ def _check(study: Study, where: str) -> None:
         value = getattr(study, key)
         if not isinstance(value, int) or value < least:
             raise SpansegError(f"{where} [study]: {key} must be a whole number of at least {least}, not {value!r}.")
-    named = [row.name for row in study.rows]
-    if study.reference and study.reference not in named:
-        raise SpansegError(f"{where} [study]: reference is '{study.reference}', which is not among its rows.")
+    _check_rows(study, where)
     centres = [centre.name for centre in study.centres]
     unknown = [name for name in study.train_centres if name not in centres]
     if unknown:
         raise SpansegError(
             f"{where} [study]: train_centres names {', '.join(unknown)}; there are {', '.join(centres)}."
         )
+    folders: dict[Path, str] = {}
+    for centre in study.centres:
+        other = folders.setdefault(centre.data.resolve(), centre.name)
+        if other != centre.name:
+            raise SpansegError(f"{where} [centre.{centre.name}]: it is the folder of [centre.{other}]; name it once.")
     for row in study.rows:
         _check_recipe(study, row, where)
+
+
+def _check_rows(study: Study, where: str) -> None:
+    """Refuse tests against rows that are not there."""
+    named = [row.name for row in study.rows]
+    if study.reference and study.reference not in named:
+        raise SpansegError(f"{where} [study]: reference is '{study.reference}', which is not among its rows.")
+    if study.design == "leave_one_centre_out" and BASE not in named:
+        raise SpansegError(
+            f"{where} [study]: leave_one_centre_out needs the row {BASE}, by which gain and forgetting are measured."
+        )
+    for pair in study.against:
+        if len(pair) != 2 or not set(pair) <= set(named):
+            raise SpansegError(f"{where} [study]: against takes pairs of its rows, not {list(pair)}.")
+
+
+def _check_lists(section: Mapping[str, Any], where: str) -> None:
+    """Refuse keys that are no list of what they should list, or that name something twice."""
+    for key, kind in LISTS.items():
+        value = section.get(key, [])
+        if not isinstance(value, list) or not all(type(one) is kind for one in value):
+            raise SpansegError(f"{where}: {key} must be a list of {LISTED[kind]}, not {value!r}.")
+        if key in ("rows", "seeds") and key in section and (not value or len(set(value)) < len(value)):
+            raise SpansegError(f"{where}: {key} must name one or more, each once, not {value!r}.")
 
 
 def _check_recipe(study: Study, row: Row, where: str) -> None:
     """Refuse prompts that the row's network cannot take, and a base whose classes are not the study's."""
     recipe = recipe_of(study, row, 0)
+    if recipe["train"].get("patience"):
+        raise SpansegError(f"{where} [row.{row.name}]: train.patience would give rows different numbers of steps.")
     backbone = recipe.get("backbone", {}).get("name", "")
     if row.prompts and backbone != "sam":
         raise SpansegError(
@@ -302,6 +348,11 @@ def _check_keys(table: Mapping[str, Any], known: Any, where: str, what: str) -> 
             close = difflib.get_close_matches(key, known, n=1)
             hint = f" (did you mean '{close[0]}'?)" if close else ""
             raise SpansegError(f"{where}: '{key}' is no {what} here{hint}; there are {', '.join(known)}.")
+
+
+def _need_table(value: Any, where: str) -> None:
+    if not isinstance(value, Mapping):
+        raise SpansegError(f"{where}: this must be a table of keys and values, not {value!r}.")
 
 
 def _need(table: Mapping[str, Any], keys: tuple[str, ...], where: str) -> None:

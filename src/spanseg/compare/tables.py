@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from spanseg.compare import analysis
 from spanseg.compare.design import NEW
-from spanseg.compare.engine import Plan
+from spanseg.compare.plan import Plan
 from spanseg.compare.results import SCORES, Cell, Results
 from spanseg.compare.study import recipe_of
 from spanseg.labels import load_protocol
@@ -32,6 +32,7 @@ class Summary:
         self.rows = [row.name for row in plan.study.rows]
         self.reference = plan.study.reference or self.rows[-1]
         self.target = "full" if "full" in self.rows else self.reference
+        self.starred_against = "kgpl" if "kgpl" in self.rows else self.reference
 
     def done(self, row: str) -> tuple[int, int]:
         """How many cells of a row are finished, of how many."""
@@ -86,13 +87,13 @@ def paper_table(summary: Summary) -> Table:
     """The layout of KGPL's tables: parameters, Dice in per cent ± SD, ASD in hundredths of a mm, ``*`` for p < 0.05.
 
     For a protocol of tissues there is a column for each tissue. The star is the papers' own test: a paired t-test
-    against the reference, with no correction for the number of rows.
+    against KGPL (the reference, where there is no such row), with no correction for the number of rows.
     """
     structures = sorted({line["structure"] for line in summary.lines})
     groups: list[tuple[str, Callable[[analysis.Line], bool]]] = [("Average", lambda line: True)]
     if len(structures) <= 4:
         groups = [(name, _only(name)) for name in structures] + groups
-    tests = analysis.compare_rows(summary.lines, summary.rows, summary.reference, "dice")
+    tests = analysis.compare_rows(summary.lines, summary.rows, summary.starred_against, "dice")
     starred = {one.row for one in tests if one.test.t_p < 0.05}
     table = [
         [
@@ -184,9 +185,30 @@ def _arrival(summary: Summary, row: str) -> str:
     return "not reached" if math.isinf(median) else number(median)
 
 
+PAIRS = [
+    *("row", "against", "metric", "people", "difference", "low", "high"),
+    *("wilcoxon_p", "wilcoxon_holm", "t_p", "t_holm", "detectable_80"),
+]
+
+
+def pairs_table(summary: Summary) -> Table:
+    """The pairs of rows that the study names, tested against each other; Holm's correction is over the pairs."""
+    table = [PAIRS]
+    for metric in METRICS:
+        tests = analysis.compare_pairs(summary.lines, summary.plan.study.against, metric)
+        for row, other in summary.plan.study.against:
+            one = tests.get((row, other))
+            cells = [NOT_RUN] * (len(PAIRS) - 3)
+            if one is not None:
+                cells = [str(one.test.difference.subjects), *_tested(one)]
+            table.append([row, other, metric, *cells])
+    return table
+
+
 def breakdown_table(summary: Summary) -> Table:
     """Mean Dice by age, sex, structure and centre."""
     table = [["kind", "group", "part", "row", "people", "dice", "low", "high"]]
+    table += [["all", "all", NEW, row, *[NOT_RUN] * 4] for row in summary.rows if not summary.done(row)[0]]
     for kind, group, part, row, mean in analysis.breakdown(summary.lines, "dice"):
         table.append([kind, group, part, row, str(mean.subjects), *map(number, (mean.mean, mean.low, mean.high))])
     return table
@@ -223,6 +245,9 @@ def shots_table(summary: Summary) -> Table:
     """Shots with which each row matches what the full training reaches with all of them."""
     table = [["row", f"shots to match {summary.target}"]]
     for row in summary.rows:
+        if any(done < planned for done, planned in (summary.done(row), summary.done(summary.target))):
+            table.append([row, NOT_RUN])
+            continue
         found = analysis.shots_to_match(summary.lines, row, summary.target)
         table.append([row, "not reached" if found is None else str(found)])
     return table

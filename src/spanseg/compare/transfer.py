@@ -9,10 +9,9 @@ from dataclasses import dataclass
 
 from spanseg.compare.analysis import Line, Subject, by_subject, in_part, interval, shared
 from spanseg.compare.design import NEW, OLD
+from spanseg.compare.study import BASE
 from spanseg.stats import MeanInterval, PairedTest, paired_test
 
-BASE = "zero_shot"
-"""The row that is the base model as it is."""
 ALL = "all centres"
 """All people of all centres together, each counted once."""
 MEAN = "mean of centres"

@@ -1,0 +1,42 @@
+"""What is wrong with a study's recipes and labels, found before anything runs instead of hours later."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from spanseg import model, params, runs
+from spanseg.compare.people import Person
+from spanseg.compare.study import Study, base_row, recipe_of
+from spanseg.errors import SpansegError
+from spanseg.schemes import find_scheme
+from spanseg.sources import synth_options, teller
+
+
+def require_sound_recipes(study: Study) -> None:
+    """Build every row's network, loss and teller once.
+
+    Raises:
+        SpansegError: a setting that does not exist, or parts that do not fit each other.
+    """
+    first = (base_row(study),) if study.design == "leave_one_centre_out" else ()
+    for row in (*first, *study.rows):
+        recipe = recipe_of(study, row, 0)
+        try:
+            params.count(recipe)
+            runs.rewarded(recipe)
+            synth_options(recipe)
+            teller(recipe)
+        except SpansegError as error:
+            raise SpansegError(f"{study.name}, row {row.name}: {error}") from error
+
+
+def require_known_labels(study: Study, people: Sequence[Person]) -> None:
+    """Find the label scheme of every truth.
+
+    Raises:
+        SpansegError: a scheme that the study's protocol does not have, or a table that cannot be read.
+    """
+    protocol = model.protocol_of(recipe_of(study, study.rows[0], 0))
+    for person in people:
+        for _, truth in person.scans:
+            find_scheme(person.labels or None, protocol, truth)

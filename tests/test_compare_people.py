@@ -1,0 +1,83 @@
+"""People of a study: how they are split, told and recognised."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from spanseg.compare import origins
+from spanseg.compare.design import folds_of, splits_of
+from spanseg.compare.people import Person, told_facts
+from spanseg.compare.study import Study
+from spanseg.errors import SpansegError
+from spanseg.facts import Facts
+
+
+def person(name: str, age: float | None, centre: str = "a", identity: str = "") -> Person:
+    return Person(centre, name, (), Facts(age_years=age), identity or f"{centre}/{name}")
+
+
+def test_folds_hold_young_and_old_and_keep_one_person_together() -> None:
+    people = [person(f"sub-{n}", 20 + 5 * n) for n in range(9)] + [person("sub-x", 20, "b", "a/sub-0")]
+    folds = folds_of(people, 3)
+    assert sorted(len(fold) for fold in folds) == [3, 3, 4]
+    means = [sum(one.facts.age_years or 0 for one in fold[:3]) / 3 for fold in folds]
+    assert max(means) - min(means) < 12
+    assert any({"sub-0", "sub-x"} <= {one.subject for one in fold} for fold in folds)
+
+
+def study(**changes: object) -> Study:
+    from spanseg.compare.study import Centre, Row
+
+    fixed = {"name": "s", "title": "t", "base": "kgpl-res-unet", "rows": (Row("full"),), "centres": ()}
+    centres = tuple(Centre(name, Path()) for name in changes.pop("named", ("a",)))  # type: ignore[attr-defined]
+    return Study(**(fixed | {"centres": centres} | changes))  # type: ignore[arg-type]
+
+
+def test_few_shots_are_nested_and_tested_on_the_same_people() -> None:
+    splits = splits_of(study(design="fewshot", shots=(1, 2, 5)), [person(f"sub-{n}", 20 + n) for n in range(12)])
+    sizes = [{one.subject for one in split.train} for split in splits]
+    assert [len(size) for size in sizes] == [1, 2, 5] and sizes[0] < sizes[1] < sizes[2]
+    assert len({split.new for split in splits}) == 1
+
+
+def test_a_left_out_centre_is_new_and_the_others_are_old() -> None:
+    people = [person(f"sub-{n}", 30 + n, centre) for centre in "abc" for n in range(6)]
+    splits = splits_of(study(design="leave_one_centre_out", named=("a", "b", "c"), folds=3), people)
+    assert [split.name for split in splits] == ["a", "b", "c"]
+    first = splits[0]
+    assert {one.centre for one in (*first.train, *first.new)} == {"a"}
+    assert {one.centre for one in (*first.before, *first.old)} == {"b", "c"}
+    assert not {one.identity for one in first.old} & {one.identity for one in first.before}
+
+
+def test_one_person_in_two_data_sets_may_not_train_and_test() -> None:
+    people = [person("sub-1", 20), person("sub-2", 30), person("sub-x", 20, "b", "a/sub-1")]
+    with pytest.raises(SpansegError, match="a/sub-1 would train and test"):
+        splits_of(study(design="cross_dataset", named=("a", "b"), train_centres=("a",), validate=0), people)
+
+
+def test_shuffled_facts_are_nobodys_own_and_constant_ones_everybodys() -> None:
+    people = [person(f"sub-{n}", 20.0 + n) for n in range(7)]
+    shuffled = told_facts(people, "shuffled", 3)
+    assert all(a.facts != b.facts for a, b in zip(people, shuffled, strict=True))
+    assert sorted(one.facts.age_years or 0 for one in shuffled) == [20.0 + n for n in range(7)]
+    assert {one.facts.age_years for one in told_facts(people, "constant", 0)} == {23.0}
+
+
+def test_a_person_in_two_data_sets_keeps_own_facts_and_never_gets_them_by_shuffling() -> None:
+    people = [person("sub-1", 20), person("sub-2", 30), person("sub-x", None, "b", "a/sub-1"), person("sub-3", 40)]
+    assert [one.facts for one in told_facts(people, "own", 0)] == [one.facts for one in people]
+    for seed in range(9):
+        one, _, again, _ = told_facts(people, "shuffled", seed)
+        assert one.facts == again.facts and one.facts.age_years in (30, 40)
+
+
+def test_a_fingerprint_follows_the_table_that_labels_are_read_by(tmp_path: Path) -> None:
+    table = tmp_path / "labels.tsv"
+    table.write_text("index\tname\n1\tBrain-Stem\n", encoding="utf-8")
+    one = replace(person("sub-1", 20), labels=str(table))
+    before = origins.fingerprint(one)
+    table.write_text("index\tname\n2\tBrain-Stem\n", encoding="utf-8")
+    assert origins.fingerprint(one) != before
+    assert len({origins.fingerprint(replace(one, labels=name)) for name in ("", "muse", "freesurfer")}) == 3

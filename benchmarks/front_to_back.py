@@ -1,9 +1,9 @@
 """How far white matter and cortex stand apart from the back of the head to its front, and how well they are told apart.
 
-    python benchmarks/front_to_back.py SCAN OTHER [--model wide] [--painted]
+    python benchmarks/front_to_back.py SCAN OTHER [--model wide] [--truth wide] [--painted]
 
 OTHER is another contrast of the same person in the same position (such as T2w beside FLAIR); its labels by the model
-are taken for the truth. For each sixth of the cerebrum: the contrast on SCAN (cortex just beyond the border of white
+``--truth`` are taken for the truth. For each sixth of the cerebrum: the contrast on SCAN (cortex just beyond the border of white
 matter against white matter away from it, in the plane of the slices), how much white matter varies there, and the
 Dice of SCAN's own labels with those of OTHER. With ``--painted`` SCAN is first painted anew from OTHER's labels, with
 its own intensities and noise: what a model misses there too, the scan does not hold.
@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from scipy import ndimage
 
-from spanseg.images import read_scan
+from spanseg.images import Scan, read_scan
 from spanseg.segmenter import SegmentOptions, load_model, segment_scan
 from spanseg.volume import Volume, canonical
 
@@ -85,6 +85,12 @@ def noise_of(image: Volume, deep: np.ndarray) -> float:
     return float(np.std(step[both]) / np.sqrt(2))
 
 
+def labelled(scan: Scan, model: str, like: Volume) -> np.ndarray:
+    """A scan's labels by a model, at the voxels of another image of the same person."""
+    options = SegmentOptions(model=model)
+    return onto(canonical(segment_scan(scan, load_model(options), options).labels)[0], like)
+
+
 def between(values: np.ndarray, limits: tuple[float, float]) -> np.ndarray:
     return (values > limits[0]) & (values < limits[1])
 
@@ -99,18 +105,17 @@ def main() -> None:
     parser.add_argument("scan", type=Path)
     parser.add_argument("other", type=Path)
     parser.add_argument("--model", default="wide")
+    parser.add_argument("--truth", default="wide", help="the model that labels OTHER")
     parser.add_argument("--painted", action="store_true", help="paint SCAN from OTHER's labels first")
     given = parser.parse_args()
-    options = SegmentOptions(model=given.model)
-    predictor = load_model(options)
     scan = read_scan(given.scan)
     image, _ = canonical(scan.volume)
-    truth = onto(canonical(segment_scan(read_scan(given.other), predictor, options).labels)[0], image)
+    truth = labelled(read_scan(given.other), given.truth, image)
     if given.painted:
         deep = between(-from_border_mm(np.isin(truth, WHITE), image.voxel_size_mm), DEEP_MM)
         image = painted(image, truth, noise_of(image, deep))
         scan = dataclasses.replace(scan, volume=image)
-    own = onto(canonical(segment_scan(scan, predictor, options).labels)[0], image)
+    own = labelled(scan, given.model, image)
     white, cortex = np.isin(truth, WHITE), np.isin(truth, CORTEX)
     distance = from_border_mm(white, image.voxel_size_mm)
     print("from back to front: contrast, spread of white matter, Dice of white matter, Dice of cortex")

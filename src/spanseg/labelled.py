@@ -1,6 +1,6 @@
 """Real scans with labels, read for training."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -110,16 +110,30 @@ def pair_scans(scans: Path, truths: Path) -> list[tuple[Path, Path]]:
     """Pair scans with the label images whose names tell of the same person and session.
 
     Raises:
-        SpansegError: no pair was found.
+        SpansegError: no pair was found, or two scans or two label images would be in one pair.
     """
     if not truths.exists():
         raise SpansegError(
             f"{truths}: there are no label images here; put them below {scans / 'derivatives'}, or say "
             "with --truth where they are."
         )
-    found = {tuple(sorted(case_key(job.path).items())): job.path for job in find_jobs([scans], Path("out"))}
-    keys = {truth: tuple(sorted(case_key(truth).items())) for truth in label_images(truths)}
-    pairs = [(found[key], truth) for truth, key in keys.items() if key in found]
+    found = _by_key(job.path for job in find_jobs([scans], Path("out")))
+    true = _by_key(label_images(truths))
+    shared = [key for key in true if key in found]
+    for same in (one for key in shared for one in (found[key], true[key]) if len(one) > 1):
+        raise SpansegError(
+            f"{same[0]} and {same[1]}: by their names both are of the same person and session, so which scan belongs "
+            "to which labels is not certain; leave out all but one, or name scans and labels sub-…_ses-…."
+        )
+    pairs = [(found[key][0], true[key][0]) for key in shared]
     if not pairs:
         raise SpansegError(f"{truths}: no label image belongs to a scan of {scans}; expected names with the same sub-…")
     return pairs
+
+
+def _by_key(paths: Iterable[Path]) -> dict[tuple[tuple[str, str], ...], list[Path]]:
+    """The images of each person and session, by what their names tell."""
+    found: dict[tuple[tuple[str, str], ...], list[Path]] = {}
+    for path in paths:
+        found.setdefault(tuple(sorted(case_key(path).items())), []).append(path)
+    return found

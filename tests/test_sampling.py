@@ -11,7 +11,7 @@ import tiny
 from spanseg.deform import Canvas
 from spanseg.errors import SpansegError
 from spanseg.interfaces import Sample, Told
-from spanseg.labelled import RealOptions, labelled_scans, pair_scans
+from spanseg.labelled import RealOptions, labelled_scans, pair_scans, read_labelled
 from spanseg.labels import UNKNOWN, load_protocol
 from spanseg.rebalance import BIAS, rebalanced
 from spanseg.sampling import LabelledScan, Mixture, RealScans, batch_of, stack_told
@@ -111,6 +111,20 @@ def test_scans_that_nobody_labelled_may_share_a_name(tmp_path: Path) -> None:
         (tmp_path / f"{name}.nii.gz").touch()
     ((scan, truth),) = pair_scans(tmp_path / "in", tmp_path / "true")
     assert (scan.name, truth.name) == ("sub-2_T1.nii.gz", "sub-2_dseg.nii.gz")
+
+
+def write_pair(folder: Path, labels: np.ndarray, edge_mm: float = 4.0) -> tuple[Path, Path]:
+    """A tiny head and a label image, whose voxels have edges of that length."""
+    scan, truth = folder / "sub-01_T1w.nii.gz", folder / "sub-01_dseg.nii.gz"
+    nib.save(nib.Nifti1Image(tiny.label_map().astype(np.float32), np.diag([4.0, 4, 4, 1])), scan)
+    nib.save(nib.Nifti1Image(labels.astype(np.int16), np.diag([edge_mm, edge_mm, edge_mm, 1])), truth)
+    return scan, truth
+
+
+def test_labels_with_slightly_other_voxels_are_refused(tmp_path: Path) -> None:
+    pair = write_pair(tmp_path, tiny.label_map(), 4.009)  # 0.8 mm at the farthest corner
+    with pytest.raises(SpansegError, match=r"sub-01_dseg.nii.gz: these labels are not on the grid"):
+        read_labelled([pair], "synthseg", ASEG)
 
 
 def test_a_batch_keeps_subjects_in_order() -> None:

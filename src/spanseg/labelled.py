@@ -4,8 +4,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-
 from spanseg.errors import SpansegError
 from spanseg.facts import Facts
 from spanseg.images import read_labels, read_scan
@@ -15,7 +13,7 @@ from spanseg.pairing import case_key, label_images
 from spanseg.participants import find_table, participant_of, read_participants
 from spanseg.sampling import LabelledScan
 from spanseg.schemes import find_scheme
-from spanseg.volume import canonical
+from spanseg.volume import canonical, on_one_grid
 
 
 @dataclass(frozen=True)
@@ -96,7 +94,7 @@ def read_labelled(pairs: Sequence[tuple[Path, Path]], labels: str | None, protoc
     loaded = []
     for scan, truth in pairs:
         image, found = read_scan(scan).volume, read_labels(truth).volume
-        if image.shape != found.shape or not np.allclose(image.affine, found.affine, atol=1e-2):
+        if not on_one_grid(image, found):
             raise SpansegError(f"{truth}: these labels are not on the grid of {scan.name}; resample them first.")
         scheme = find_scheme(labels, protocol, truth)
         turned, orientation = canonical(image)

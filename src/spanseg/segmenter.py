@@ -25,7 +25,7 @@ from spanseg.machine import instruction_sets
 from spanseg.passes import Looking, View, field_bytes, find_brain
 from spanseg.result import OFF_CANVAS, Segmentation, StructureVolume
 from spanseg.runtime import Engine, ModelFolder, Words, is_run, open_model, peak_bytes, require_threads
-from spanseg.volume import Orientation, Volume, canonical
+from spanseg.volume import Orientation, Volume, canonical, on_one_grid
 
 if TYPE_CHECKING:
     from spanseg.telling import Teller
@@ -267,7 +267,7 @@ def _lesion(options: SegmentOptions, scan: Scan, notes: list[str]) -> np.ndarray
     from spanseg.images import read_labels
 
     mask = read_labels(options.lesion_mask).volume
-    if mask.shape == scan.volume.shape and np.allclose(mask.affine, scan.volume.affine, atol=1e-3):
+    if on_one_grid(mask, scan.volume):
         return mask.data > 0
     from scipy import ndimage
 

@@ -127,6 +127,13 @@ def test_labels_with_slightly_other_voxels_are_refused(tmp_path: Path) -> None:
         read_labelled([pair], "synthseg", ASEG)
 
 
+def test_labels_without_a_known_structure_are_refused_by_name(tmp_path: Path) -> None:
+    """Their middle would be no number, and all of the scan background."""
+    pair = write_pair(tmp_path, np.zeros(tiny.SHAPE))
+    with pytest.raises(SpansegError, match=r"sub-01_dseg.nii.gz: by the scheme 'synthseg' these labels hold no struc"):
+        read_labelled([pair], "synthseg", ASEG)
+
+
 def test_a_batch_keeps_subjects_in_order() -> None:
     batch = batch_of([sample(unlabelled=(3,)), sample(), sample(unlabelled=(1, 2))], 5)
     assert batch.unlabelled == ((3,), (), (1, 2))

@@ -46,8 +46,8 @@ def labelled_scans(real: RealOptions, protocol: Protocol, is_told: bool = False)
         is_told: whether the network is told facts, so that everybody must have a row in ``participants.tsv``.
 
     Raises:
-        SpansegError: no pair, a pair on two grids, ids that the scheme does not map, a person without a scan, or one
-            of whom nothing is known and something is told.
+        SpansegError: what :func:`chosen_pairs` and :func:`read_labelled` refuse, or a person of whom nothing is known
+            where something is told.
     """
     pairs = chosen_pairs(real)
     table = find_table(Path(real.data))
@@ -89,7 +89,7 @@ def read_labelled(pairs: Sequence[tuple[Path, Path]], labels: str | None, protoc
         protocol: where the labels are mapped to.
 
     Raises:
-        SpansegError: a pair on two grids, or ids that the scheme does not map.
+        SpansegError: a pair on two grids, ids that the scheme does not map, or labels without a known structure.
     """
     loaded = []
     for scan, truth in pairs:
@@ -99,6 +99,11 @@ def read_labelled(pairs: Sequence[tuple[Path, Path]], labels: str | None, protoc
         scheme = find_scheme(labels, protocol, truth)
         turned, orientation = canonical(image)
         classes = orientation.to_canonical(scheme.apply(found.data, str(truth)))
+        if not (classes > 0).any():
+            raise SpansegError(
+                f"{truth}: by the scheme '{scheme.name}' these labels hold no structure of the protocol "
+                f"'{protocol.name}'; give the scheme that they are in, or leave this scan out."
+            )
         name = participant_of(scan)
         loaded.append(LabelledScan(name, turned.data, classes, turned.voxel_size_mm, scheme.unlabelled))
     return loaded

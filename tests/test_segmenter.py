@@ -188,6 +188,15 @@ def test_a_lesion_mask_with_slightly_other_voxels_is_resampled(result, tmp_path)
     assert any("another grid" in note for note in notes)
 
 
+@pytest.mark.parametrize("rim", [0, 10])
+def test_a_lesion_mask_that_leaves_no_brain_is_refused_by_name(predictor, result, tmp_path, rim):
+    scan, _ = result
+    inner = np.ones([n - 2 * rim for n in scan.volume.shape], dtype=np.uint8)
+    write_labels(tmp_path / "brain.nii.gz", np.pad(inner, rim), scan)
+    with pytest.raises(SpansegError, match=r"brain.nii.gz: this lesion mask covers \d+% of the scan \(\d.\d litres"):
+        segment_scan(scan, predictor, SegmentOptions(lesion_mask=tmp_path / "brain.nii.gz"))
+
+
 def test_facts_change_nothing_and_that_is_said(predictor, result):
     scan, before = result
     after = segment_scan(scan, predictor, SegmentOptions(facts=Facts(age_years=72.0, sex="female")))

@@ -85,13 +85,17 @@ def load_backbone(network: nn.Module, weights: Path, minimum: float = 1.0) -> li
         The load report of published weights, in lines; none for our own, which fit or are refused.
 
     Raises:
-        SpansegError: less than ``minimum`` of the parameters were found.
+        SpansegError: the file cannot be read, holds less than ``minimum`` of the parameters or what is no number, or is
+            of another network.
     """
     tensors = import_weights.read_tensors(weights)
-    if import_sam.is_published(tensors):
-        return import_sam.load_sam(network, tensors).lines()
-    if weights.suffix in import_weights.FOREIGN:
-        return import_weights.load_swin_unetr(network, tensors, minimum).lines()
+    try:
+        if import_sam.is_published(tensors):
+            return import_sam.load_sam(network, tensors).lines()
+        if weights.suffix in import_weights.FOREIGN:
+            return import_weights.load_swin_unetr(network, tensors, minimum).lines()
+    except SpansegError as error:
+        raise SpansegError(f"{weights}: {error}") from error
     if weights.name == DELTA and (weights.parent / "recipe.toml").is_file():
         tensors = _merged(restore(weights.parent)[1])  # a delta alone is not a whole network
     own = {name.removeprefix("backbone."): value for name, value in tensors.items()}

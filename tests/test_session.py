@@ -30,11 +30,11 @@ from spanseg.beginnings import Beginning
 from spanseg.beliefs import read_belief
 from spanseg.cases import Case, find_cases
 from spanseg.errors import SpansegError
+from spanseg.files import file_sha256
 from spanseg.labels import load_protocol
 from spanseg.prompts import Prompt
 from spanseg.session import Session
 from spanseg.session_folder import open_session
-from spanseg.sidecar import file_sha256
 
 CORRECTOR = BallCorrector()
 

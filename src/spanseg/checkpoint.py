@@ -1,6 +1,5 @@
 """A checkpoint is a folder of safetensors, TOML, CSV and JSON; nothing in it can run code."""
 
-import hashlib
 import json
 from importlib import resources
 from pathlib import Path
@@ -24,7 +23,7 @@ def save(folder: Path, weights: dict[str, Tensor], recipe: dict[str, Any]) -> No
     """Write the weights that a recipe made, beside the recipe; of those it started from, the hash."""
     folder.mkdir(parents=True, exist_ok=True)
     start = recipe.get("train", {}).get("start", "")
-    note = {"base_sha256": sha256(weights_of(start))} if start else None
+    note = {"base_sha256": files.file_sha256(weights_of(start))} if start else None
     save_tensors(folder / DELTA, weights, note)
     files.write_text(folder / "recipe.toml", recipes.dumps(recipe))
 
@@ -45,7 +44,7 @@ def restore(run: Path) -> tuple[dict[str, Any], nn.Module]:
     if start and not is_whole:
         base = weights_of(start)
         expected = _metadata(run / DELTA).get("base_sha256")
-        if expected != sha256(base):
+        if expected != files.file_sha256(base):
             raise SpansegError(
                 f"{run / DELTA}: this delta belongs to other weights than {base} now holds; restore the weights that "
                 "it was trained on top of, or train it again."
@@ -132,11 +131,6 @@ def weights_of(start: str) -> Path:
 def is_model(name: str) -> bool:
     """Whether a name is that of a shipped model, which goes before a recipe of the same name."""
     return (Path(str(resources.files("spanseg"))) / "models" / name / "weights.safetensors").is_file()
-
-
-def sha256(path: Path) -> str:
-    """Hash of a file's bytes."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _metadata(path: Path) -> dict[str, str]:

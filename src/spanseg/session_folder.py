@@ -93,7 +93,7 @@ def _first_labels(
     """Labels, where they came from, and notes."""
     if wish.labels is not None:
         labels, notes = labels_from(wish.labels, wish.scheme, scan, protocol)
-        hashed = sidecar.file_sha256(wish.labels)
+        hashed = files.file_sha256(wish.labels)
         return labels, {"from": "labels", "name": wish.labels.name, "sha256": hashed, "scheme": wish.scheme}, notes
     if wish.empty:
         return np.zeros(scan.volume.shape, dtype=np.int32), {"from": "empty", "name": "no labels", "sha256": None}, []

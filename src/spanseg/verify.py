@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from spanseg import segmenter, sidecar
+from spanseg import files, segmenter, sidecar
 from spanseg.centres import ADAPTERS
 from spanseg.errors import SpansegError
 from spanseg.facts import Facts
@@ -55,7 +55,7 @@ def verify(
         SpansegError: a file cannot be read, or the model or the lesion mask of the result is missing.
     """
     record = sidecar.read(record_path)
-    if sidecar.file_sha256(scan_path) != record["input_sha256"]:
+    if files.file_sha256(scan_path) != record["input_sha256"]:
         return Verdict(False, (f"{scan_path} is not the scan that this result was made from: its hash differs.",))
     known = Facts(**(_stored_facts(record) | (facts or Facts()).known))
     options = _options(record_path, record, known, lesion_mask, model)
@@ -83,7 +83,7 @@ def _options(
 ) -> SegmentOptions:
     settings = record["settings"]
     recorded = settings["lesion_mask_sha256"]
-    if recorded and (lesion_mask is None or sidecar.file_sha256(lesion_mask) != recorded):
+    if recorded and (lesion_mask is None or files.file_sha256(lesion_mask) != recorded):
         raise SpansegError(f"{where}: this result was made with a lesion mask; give that same file with --lesion-mask.")
     return SegmentOptions(
         model=model or _model_of(where, record),

@@ -5,8 +5,8 @@
 OTHER is another contrast of the same person in the same position (such as T2w beside FLAIR); its labels by the model
 ``--truth`` are taken for the truth. For each sixth of the cerebrum: the contrast on SCAN (cortex just beyond the border
 of white matter against white matter away from it, in the plane of the slices), how much white matter varies there, and
-the Dice of SCAN's own labels with those of OTHER. With ``--painted`` SCAN is first painted anew from OTHER's labels, with
-its own intensities and noise: what a model misses there too, the scan does not hold.
+the Dice of SCAN's own labels with those of OTHER. With ``--painted`` SCAN is first painted anew from OTHER's labels,
+with its own intensities and noise: what a model misses there too, the scan does not hold.
 """
 
 import argparse

@@ -200,13 +200,17 @@ NAN, INF = float("nan"), float("inf")
 NOT_IMAGES = [
     Wrong("empty", stored("scan.nii", lambda: b""), refused="empty"),
     Wrong("empty gzip", stored("scan.nii.gz", lambda: gzip.compress(b"")), refused="empty"),
-    Wrong("text", stored("scan.nii", lambda: b"subject\tage\n" * 99), refused="text"),
-    Wrong("PNG", stored("scan.nii", lambda: PNG), refused="PNG"),
-    Wrong("random bytes", stored("scan.nii", lambda: bytes(range(200, 256)) * 20), refused="magic number"),
+    Wrong("text", stored("scan.nii", lambda: b"subject\tage\n" * 99), refused="text; give the image"),
+    Wrong("PNG", stored("scan.nii", lambda: PNG), refused="a PNG picture; export the scan itself"),
+    Wrong("random bytes", stored("scan.nii", lambda: bytes(range(200, 256)) * 20), refused="format; copy it again"),
     Wrong(
-        "git-lfs pointer", stored("s.nii", lambda: b"version https://git-lfs.github.com/spec/v1\n"), refused="git-lfs"
+        "git-lfs pointer",
+        stored("s.nii", lambda: b"version https://git-lfs.github.com/spec/v1\n"),
+        refused="git lfs pull",
     ),
-    Wrong("git-annex pointer", stored("s.nii", lambda: b"/annex/objects/MD5E-s1--0.nii\n"), refused="git-annex"),
+    Wrong(
+        "git-annex pointer", stored("s.nii", lambda: b"/annex/objects/MD5E-s1--0.nii\n"), refused="with: git annex get"
+    ),
     Wrong("DICOM file", stored("scan.dcm", lambda: DICOM), refused=DCM2NIIX),
     Wrong(
         "DICOM without preamble", stored("s.dcm", lambda: b"\x08\0\5\0CS\n\0ISO_IR 100" + bytes(400)), refused=DCM2NIIX
@@ -216,7 +220,7 @@ NOT_IMAGES = [
     Wrong("folder", _folder_of("readme.txt", b"hello"), refused="folder"),
     Wrong("missing", lambda folder: folder / "none.nii.gz", refused="no such file"),
     Wrong("broken link", _link_to_nowhere, refused="link leads nowhere"),
-    Wrong("gzip in gzip", packed(gzip.compress), refused="gzip inside gzip"),
+    Wrong("gzip in gzip", packed(gzip.compress), refused="gzip inside gzip; unpack it first"),
 ]
 
 CUT_OR_DAMAGED = [

@@ -42,6 +42,12 @@ def test_answers_that_agree_have_no_spread():
     assert not found.std.any() and not found.differs.any()
 
 
+def test_as_many_answers_as_may_be_given_do_not_overflow():
+    """One more would: 257 answers of 255 fill 16 bits, and what rounds the mean comes on top."""
+    found = averaged([np.full((2, 1, 1, 1), 255, dtype=np.uint8)] * 256)
+    assert (found.probabilities == 255).all() and not found.std.any()
+
+
 def test_the_summary_counts_the_brain_alone():
     one = np.zeros((2, 4, 1, 1), dtype=np.uint8)
     one[0, :2], one[1, 2:] = 255, 255

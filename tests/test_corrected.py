@@ -13,10 +13,10 @@ from spanseg.corrected import is_saved, save
 from spanseg.corrected_dataset import export_dataset
 from spanseg.dataset_audit import inspect_dataset
 from spanseg.errors import SpansegError
+from spanseg.files import file_sha256
 from spanseg.inputs import find_jobs
 from spanseg.labelled import pair_scans, read_labelled
 from spanseg.prompts import Prompt
-from spanseg.sidecar import file_sha256
 
 
 def test_saving_writes_labels_tables_and_the_audit_trail(tmp_path: Path) -> None:

@@ -119,6 +119,14 @@ def test_labels_on_another_grid_or_on_air_are_refused(sound: list[Pair]) -> None
     assert f"{sound[1][1]}: only " in second and "shifted" in second
 
 
+def test_labels_with_slightly_other_voxels_are_refused(sound: list[Pair]) -> None:
+    labels = nibabel.load(sound[0][1])
+    save(sound[0][1], np.asanyarray(labels.dataobj), AFFINE * np.array([1.003, 1.003, 1.003, 1]))  # 0.8 mm at a corner
+    assert refusals(sound) == (
+        f"{sound[0][1]}: these labels are not on the grid of sub-0_T1w.nii.gz; resample them first.",
+    )
+
+
 def test_coarse_voxels_are_refused_and_differing_ones_noted(sound: list[Pair], tmp_path: Path) -> None:
     image, labels = person(3)
     thick = AFFINE.copy()

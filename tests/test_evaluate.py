@@ -12,8 +12,10 @@ import pytest
 from spanseg.cli.main import main
 from spanseg.errors import SpansegError
 from spanseg.evaluate import EvaluateOptions, evaluate, evaluation_json, score_volumes, write_evaluation
-from spanseg.evaluation import METRICS, RowSummary, rows_of
+from spanseg.evaluation import METRICS, CaseScores, RowSummary, rows_of
+from spanseg.judging import changes
 from spanseg.labels import Crosswalk, load_protocol
+from spanseg.metrics import Scores
 from spanseg.sidecar import FORMAT
 from spanseg.volume import Volume
 
@@ -167,6 +169,25 @@ def test_repeated_scans_of_a_subject_are_one_vote(tmp_path: Path) -> None:
         save(tmp_path / "truth" / f"{name}_dseg.nii", brain())
     dice = row(evaluate(tmp_path / "pred", tmp_path / "truth").summary, "Left-Hippocampus").intervals["dice"]
     assert (dice.mean, dice.subjects) == (pytest.approx((1 + 0.75) / 2), 2)
+
+
+def test_the_columns_of_a_comparison_add_up_and_all_rows_are_there() -> None:
+    """One person has two scans; the first scan's truth labels no thalamus."""
+    truth, worse = Volume(brain(), np.eye(4)), Volume(brain(moved=2), np.eye(4))
+    scored = score_volumes(truth, truth, ASEG, OWN, 1.0, "same")
+    moved = score_volumes(worse, truth, ASEG, OWN, 1.0, "moved")
+    thalamus, left = ASEG.class_of(10), ASEG.class_of(17)
+
+    def cases(*found: dict[int, Scores]) -> list[CaseScores]:
+        people = ("sub-1", "sub-1", "sub-2")
+        known = [{index: one for index, one in found[0].items() if index != thalamus}, *found[1:]]
+        return [CaseScores("", who, "", "", "", scores) for who, scores in zip(people, known, strict=True)]
+
+    rows = {row.name: row for row in changes(cases(moved, scored, moved), cases(scored, scored, scored), ASEG)}
+    hippocampus = rows[ASEG.structures[left].name]
+    assert (hippocampus.before, hippocampus.after) == (pytest.approx((0.75 + 0.5) / 2), 1)
+    assert rows[ASEG.structures[thalamus].name].difference.subjects == 2
+    assert all(row.after - row.before == pytest.approx(row.difference.mean) for row in rows.values())
 
 
 def test_the_command_prints_and_writes(

@@ -157,3 +157,13 @@ def test_two_writers_of_one_file_do_no_damage(tmp_path: Path) -> None:
     slow.kill()
     slow.wait()
     assert path.read_bytes() == b"whole"
+
+
+def test_a_file_is_hashed_by_its_bytes_and_refused_in_one_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "weights.safetensors"
+    path.write_bytes(b"abc")
+    assert files.file_sha256(path) == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    with pytest.raises(SpansegError, match=r"none\.onnx: this file cannot be read \(No such file"):
+        files.file_sha256(tmp_path / "none.onnx")
+    with pytest.raises(SpansegError, match="expected a file, found a folder, a device or a pipe"):
+        files.file_sha256(tmp_path)

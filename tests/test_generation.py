@@ -1,11 +1,14 @@
 """Generation classes agree with the protocol, and packing a label map loses neither place nor side."""
 
+from pathlib import Path
+
+import nibabel
 import numpy as np
 import pytest
 
 import tiny
 from spanseg.errors import SpansegError
-from spanseg.generation import BELOW, load_classes, pack
+from spanseg.generation import BELOW, PackedMap, load_classes, load_packed, pack, read_maps, save_packed
 from spanseg.labels import UNKNOWN, load_protocol
 from spanseg.volume import Volume
 
@@ -69,6 +72,43 @@ def test_ids_that_cannot_be_drawn_are_named(tiny_labels: Volume) -> None:
 def test_a_map_without_brain_is_refused() -> None:
     with pytest.raises(SpansegError, match="no brain structure"):
         pack(Volume(np.full((4, 4, 4), 516), np.eye(4)), TABLE, "sub-01")
+
+
+def test_hidden_files_are_no_maps_and_all_formats_are(tmp_path: Path, tiny_labels: Volume) -> None:
+    data = tiny_labels.data.astype(np.int32)
+    nibabel.save(nibabel.MGHImage(data, tiny_labels.affine), tmp_path / "b.mgh")
+    nibabel.save(nibabel.Nifti1Image(data, tiny_labels.affine), tmp_path / "a.nii.gz")
+    (tmp_path / "._a.nii.gz").write_bytes(b"what macOS leaves")
+    assert [packed.name for packed in read_maps(tmp_path, TABLE)] == ["a.nii.gz", "b.mgh"]
+
+
+def test_packed_maps_are_whole_or_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, packed = tmp_path / "maps.npz", PackedMap("a", np.ones((2, 3, 4), np.uint8), np.ones(3), np.ones(3))
+    save_packed([packed], path)
+    assert [one.name for one in load_packed(path)] == ["a"]
+    with pytest.raises(SpansegError, match=r"maps: packed label maps go into a file whose name ends in \.npz"):
+        save_packed([packed], tmp_path / "maps")
+    whole = path.read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr(np, "savez_compressed", lambda stream, **arrays: stream.write(whole[:100]) and 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            save_packed([packed], path)
+    assert path.read_bytes() == whole and list(tmp_path.iterdir()) == [path]
+
+
+def test_what_is_no_packed_map_is_refused_in_one_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "maps.npz"
+    with pytest.raises(SpansegError, match=r"maps\.npz: there is no such file; expected label maps"):
+        load_packed(path)
+    save_packed([PackedMap("a", np.ones((9, 9, 9), np.uint8), np.ones(3), np.ones(3))], path)
+    whole = path.read_bytes()
+    np.savez(tmp_path / "other.npz", a=np.ones(3))
+    np.save(tmp_path / "one.npy", np.ones(3))
+    other = [(tmp_path / name).read_bytes() for name in ("other.npz", "one.npy")]
+    for damaged in (b"", b"text", whole[: len(whole) // 2], whole.replace(whole[60:64], b"abcd"), *other):
+        path.write_bytes(damaged)
+        with pytest.raises(SpansegError, match=r"maps\.npz: expected .* --pack' wrote, found .*; pack them again"):
+            load_packed(path)
 
 
 def test_maps_with_left_ids_on_both_sides_get_sides() -> None:

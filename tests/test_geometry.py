@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from spanseg.geometry import Placement, bounding_box, grown, interpolation
+from spanseg.geometry import Placement, bounding_box, give_to_nearest, grown, interpolation
 
 
 def _placement(scan_shape=(40, 50, 45), scan_mm=(1.0, 1.0, 1.0), canvas=(32, 32, 32), voxel=1.5, centre=None):
@@ -71,3 +71,14 @@ def test_interpolation_rows_sum_to_one_inside_and_to_zero_far_outside():
 
 def test_bounding_box_of_nothing_is_none():
     assert bounding_box(np.zeros((3, 3, 3), dtype=bool)) is None
+
+
+def test_voxels_get_the_label_of_the_nearest_source():
+    labels = np.array([5, 1, 1, 1, 1, 7, 9]).reshape(7, 1, 1)
+    sources = np.isin(labels, (5, 7))  # 9 gives nothing and keeps its label
+    given = (labels == 1) & (np.arange(7) != 4).reshape(7, 1, 1)
+    give_to_nearest(labels, given, sources)
+    assert labels.ravel().tolist() == [5, 5, 5, 7, 1, 7, 9]
+    before = labels.copy()
+    give_to_nearest(labels, np.ones_like(given), np.zeros_like(given))
+    assert np.array_equal(labels, before), "nobody gives"

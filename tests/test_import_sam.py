@@ -139,8 +139,16 @@ def test_what_is_not_whole_is_refused_and_changes_nothing(published: dict[str, T
 
 def test_other_networks_refuse_them(published: dict[str, Tensor]) -> None:
     unet = parts.find("nets", "unet")(in_channels=1, out_channels=2, widths=[4, 8])
-    with pytest.raises(SpansegError, match="backbone must be sam"):
+    with pytest.raises(SpansegError, match="set the recipe's backbone to sam"):
         import_sam.load_sam(unet, published)
+
+
+def test_a_refused_file_is_named(published: dict[str, Tensor], tmp_path: Path) -> None:
+    stored = original(published)
+    del stored["image_encoder.neck.2.weight"]
+    torch.save(stored, tmp_path / "sam.pth")
+    with pytest.raises(SpansegError, match=r"sam\.pth: these weights are not those of this network"):
+        checkpoint.load_backbone(network(side=64), tmp_path / "sam.pth")
 
 
 def test_a_converted_file_is_the_same_without_code(published: dict[str, Tensor], tmp_path: Path) -> None:

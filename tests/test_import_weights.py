@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from spanseg import parts
+from spanseg.checkpoint import load_backbone
 from spanseg.errors import SpansegError
 from spanseg.import_weights import LoadReport, load_swin_unetr, read_tensors
 
@@ -121,6 +122,16 @@ def test_too_little_is_refused_and_changes_nothing(published: dict[str, Tensor])
     with pytest.raises(SpansegError, match=r"hold 1\d\.\d% of .* 50\.0% are needed; .*encoder1"):
         load_swin_unetr(ours, self_supervised(published, "module."), 0.5)
     assert all(torch.equal(value, before[key]) for key, value in ours.state_dict().items())
+
+
+def test_a_refused_file_is_named_and_what_to_do(published: dict[str, Tensor], tmp_path: Path) -> None:
+    name = next(name for name in published if name.endswith("weight"))
+    torch.save(published | {name: published[name] * torch.nan}, tmp_path / "nan.pt")
+    with pytest.raises(SpansegError, match=r"nan\.pt: these weights cannot be used"):
+        load_backbone(network(), tmp_path / "nan.pt")
+    torch.save({name: published[name]}, tmp_path / "part.pt")
+    with pytest.raises(SpansegError, match=r"part\.pt: these weights hold 0\.\d% .* lower \[train\] start_minimum"):
+        load_backbone(network(), tmp_path / "part.pt")
 
 
 TENSORS = {"a.weight": torch.arange(6.0).reshape(2, 3), "b": torch.ones(1)}

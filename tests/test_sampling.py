@@ -11,7 +11,7 @@ import tiny
 from spanseg.deform import Canvas
 from spanseg.errors import SpansegError
 from spanseg.interfaces import Sample, Told
-from spanseg.labelled import RealOptions, labelled_scans
+from spanseg.labelled import RealOptions, labelled_scans, pair_scans, read_labelled
 from spanseg.labels import UNKNOWN, load_protocol
 from spanseg.rebalance import BIAS, rebalanced
 from spanseg.sampling import LabelledScan, Mixture, RealScans, batch_of, stack_told
@@ -83,6 +83,55 @@ def test_reading_keeps_what_a_scheme_leaves_out(tmp_path: Path) -> None:
     assert loaded.unlabelled == (ASEG.class_of(24),), "sulcal CSF"
     drawn = Mixture([RealScans([loaded], ASEG, CANVAS, STILL)], [1.0]).draw(0, 0)
     assert drawn.unlabelled == loaded.unlabelled
+
+
+@pytest.mark.parametrize(
+    ("scans", "truths", "named"),
+    [
+        (("s1/T1", "s2/T1"), ("s1/T1_seg", "s2/T1_seg"), ("s1/T1", "s2/T1")),
+        (("sub-1_T1w",), ("sub-1_desc-a_dseg", "sub-1_desc-b_dseg"), ("sub-1_desc-a_dseg", "sub-1_desc-b_dseg")),
+    ],
+)
+def test_two_scans_or_two_label_images_for_one_pair_are_refused(
+    tmp_path: Path, scans: tuple[str, ...], truths: tuple[str, ...], named: tuple[str, str]
+) -> None:
+    for folder, names in (("in", scans), ("true", truths)):
+        for name in names:
+            path = tmp_path / folder / f"{name}.nii.gz"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+    with pytest.raises(SpansegError, match="both are of the same person") as caught:
+        pair_scans(tmp_path / "in", tmp_path / "true")
+    assert all(f"{name}.nii.gz" in str(caught.value) for name in named)
+
+
+def test_scans_that_nobody_labelled_may_share_a_name(tmp_path: Path) -> None:
+    for name in ("in/a/T1", "in/b/T1", "in/sub-2_T1", "true/sub-2_dseg"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / f"{name}.nii.gz").touch()
+    ((scan, truth),) = pair_scans(tmp_path / "in", tmp_path / "true")
+    assert (scan.name, truth.name) == ("sub-2_T1.nii.gz", "sub-2_dseg.nii.gz")
+
+
+def write_pair(folder: Path, labels: np.ndarray, edge_mm: float = 4.0) -> tuple[Path, Path]:
+    """A tiny head and a label image, whose voxels have edges of that length."""
+    scan, truth = folder / "sub-01_T1w.nii.gz", folder / "sub-01_dseg.nii.gz"
+    nib.save(nib.Nifti1Image(tiny.label_map().astype(np.float32), np.diag([4.0, 4, 4, 1])), scan)
+    nib.save(nib.Nifti1Image(labels.astype(np.int16), np.diag([edge_mm, edge_mm, edge_mm, 1])), truth)
+    return scan, truth
+
+
+def test_labels_with_slightly_other_voxels_are_refused(tmp_path: Path) -> None:
+    pair = write_pair(tmp_path, tiny.label_map(), 4.009)  # 0.8 mm at the farthest corner
+    with pytest.raises(SpansegError, match=r"sub-01_dseg.nii.gz: these labels are not on the grid"):
+        read_labelled([pair], "synthseg", ASEG)
+
+
+def test_labels_without_a_known_structure_are_refused_by_name(tmp_path: Path) -> None:
+    """Their middle would be no number, and all of the scan background."""
+    pair = write_pair(tmp_path, np.zeros(tiny.SHAPE))
+    with pytest.raises(SpansegError, match=r"sub-01_dseg.nii.gz: by the scheme 'synthseg' these labels hold no struc"):
+        read_labelled([pair], "synthseg", ASEG)
 
 
 def test_a_batch_keeps_subjects_in_order() -> None:

@@ -178,6 +178,25 @@ def test_a_lesion_mask_on_another_grid_is_resampled_with_a_note(predictor, tmp_p
     assert (after.labels.data == segmenter.LESION_ID).sum() * 8 == pytest.approx(8 * 125, rel=0.5)
 
 
+def test_a_lesion_mask_with_slightly_other_voxels_is_resampled(result, tmp_path):
+    scan, _ = result
+    affine = scan.volume.affine @ np.diag([1.0004, 1.0004, 1.0004, 1])  # 0.15 mm at the farthest corner
+    mask = Volume(np.pad(np.ones((1, 1, 1), np.uint8), [(0, n - 1) for n in scan.volume.shape]), affine)
+    write_labels(tmp_path / "lesion.nii.gz", mask.data, scan_of(mask))
+    notes = []
+    segmenter._lesion(SegmentOptions(lesion_mask=tmp_path / "lesion.nii.gz"), scan, notes)
+    assert any("another grid" in note for note in notes)
+
+
+@pytest.mark.parametrize("rim", [0, 10])
+def test_a_lesion_mask_that_leaves_no_brain_is_refused_by_name(predictor, result, tmp_path, rim):
+    scan, _ = result
+    inner = np.ones([n - 2 * rim for n in scan.volume.shape], dtype=np.uint8)
+    write_labels(tmp_path / "brain.nii.gz", np.pad(inner, rim), scan)
+    with pytest.raises(SpansegError, match=r"brain.nii.gz: this lesion mask covers \d+% of the scan \(\d.\d litres"):
+        segment_scan(scan, predictor, SegmentOptions(lesion_mask=tmp_path / "brain.nii.gz"))
+
+
 def test_facts_change_nothing_and_that_is_said(predictor, result):
     scan, before = result
     after = segment_scan(scan, predictor, SegmentOptions(facts=Facts(age_years=72.0, sex="female")))

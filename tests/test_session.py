@@ -30,11 +30,11 @@ from spanseg.beginnings import Beginning
 from spanseg.beliefs import read_belief
 from spanseg.cases import Case, find_cases
 from spanseg.errors import SpansegError
+from spanseg.files import file_sha256
 from spanseg.labels import load_protocol
 from spanseg.prompts import Prompt
 from spanseg.session import Session
 from spanseg.session_folder import open_session
-from spanseg.sidecar import file_sha256
 
 CORRECTOR = BallCorrector()
 
@@ -240,12 +240,13 @@ def test_another_scan_another_grid_and_another_protocol_are_refused(session: Ses
     click(session, (HIPPOCAMPUS, (6, 6, 6)))
     session.close()
     case, record = session.case, session.case.record.read_text(encoding="utf-8")
-    other = Case(case.name, write_scan(tmp_path / "other" / "head.nii.gz", seed=1), case.folder)
+    second = Case(case.name, write_scan(tmp_path / "other" / "head.nii.gz", seed=1), case.folder)
     with pytest.raises(SpansegError, match="begun with another scan"):
-        begin(other)
-    case.record.write_text(json.dumps(json.loads(record) | {"shape": [21, 24, 19]}), encoding="utf-8")
-    with pytest.raises(SpansegError, match="begun on another grid"):
-        begin(case)
+        begin(second)
+    for other in ({"shape": [21, 24, 19]}, {"affine": (1.1 * AFFINE).tolist()}, {"affine": AFFINE[:3].tolist()}):
+        case.record.write_text(json.dumps(json.loads(record) | other), encoding="utf-8")
+        with pytest.raises(SpansegError, match="begun on another grid"):
+            begin(case)
     case.record.write_text(record, encoding="utf-8")
     with pytest.raises(SpansegError, match="begun with protocol 'aseg', this is 'dkt'"):
         open_session(case, load_protocol("dkt"), FakeBelief())
@@ -349,13 +350,13 @@ def test_ids_that_nobody_knows_are_refused_by_id_or_mapped_by_a_scheme(case: Cas
         begin(case, Beginning(labels, str(other)))
 
 
-@pytest.mark.parametrize("moved", ["shape", "place"])
-def test_labels_on_another_grid_are_refused(case: Case, tmp_path: Path, moved: str) -> None:
+@pytest.mark.parametrize("moved", [None, (0, 0, 0, 3), (0, 0.009, 0, 0)])  # another shape, 3 mm, 0.2 mm at a corner
+def test_labels_on_another_grid_are_refused(case: Case, tmp_path: Path, moved: tuple[float, ...] | None) -> None:
     labels = tmp_path / "mine.nii.gz"
-    if moved == "shape":
+    if moved is None:
         nibabel.save(nibabel.Nifti1Image(np.ones((21, 24, 21), np.int16), AFFINE), labels)
     else:
-        write_label_file(labels, affine=AFFINE + np.outer([1, 0, 0, 0], [0, 0, 0, 3]))
+        write_label_file(labels, affine=AFFINE + np.outer([1, 0, 0, 0], moved))
     with pytest.raises(SpansegError, match="not on the grid of the scan"):
         begin(case, Beginning(labels))
     assert not case.record.exists() and not case.claim.exists()

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from spanseg import checkpoint, model
+from spanseg import checkpoint, files, model
 from spanseg.clicks import Click
 from spanseg.correcting import REACH_MM
 from spanseg.correcting_sam import SamCorrector
@@ -205,7 +205,7 @@ def test_the_real_network_answers_within_the_bounds(run: Path) -> None:
     np.testing.assert_array_equal(
         after, SamCorrector.of_run(scan(), load_protocol("aseg"), run).correct(labels, 17, prompts)
     )
-    digest = checkpoint.sha256(run / checkpoint.DELTA)[:12]
+    digest = files.file_sha256(run / checkpoint.DELTA)[:12]
     assert made.name == f"tiny ({digest}), PyTorch"
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from spanseg import checkpoint, model
+from spanseg import checkpoint, files, model
 from spanseg.cli.main import main
 from spanseg.errors import SpansegError
 from spanseg.images import scan_of
@@ -88,7 +88,7 @@ def test_the_command_writes_what_prompted_each_structure(
     record = json.loads((tmp_path / "block_dseg.json").read_text())
     assert list(record["prompts"]) == NAMES and set(record["prompts"].values()) <= KINDS
     assert (record["model"], record["model_title"], record["prompted_by"]) == ("tiny-sam", "tiny", "adaptive")
-    assert record["model_version"] == checkpoint.sha256(run / checkpoint.DELTA)[:12]
+    assert record["model_version"] == files.file_sha256(run / checkpoint.DELTA)[:12]
     assert (tmp_path / "block_dseg.nii.gz").is_file() and (tmp_path / "block_report.html").is_file()
 
 

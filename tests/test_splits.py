@@ -10,8 +10,8 @@ import pytest
 
 from spanseg import splits
 from spanseg.errors import SpansegError
+from spanseg.files import file_sha256
 from spanseg.generation import PackedMap
-from spanseg.sidecar import file_sha256
 from spanseg.splits import Member
 
 CLASSES = np.arange(24, dtype=np.uint8).reshape(2, 3, 4)

@@ -70,7 +70,7 @@ def test_a_model_that_is_not_shipped_is_found_here_or_asked_for(
     text = sidecar.read_text(encoding="utf-8")
     assert json.loads(text)["model_folder"] == "told-model" and "somebody" not in text
     monkeypatch.chdir(tmp_path)
-    asked = r"'told' \(sha256 abababababab\), which is not shipped; .*'told-model', with --model FOLDER"
+    asked = r"_dseg\.json: .* 'told' \(sha256 abababababab\), which is not shipped; .*'told-model', with --model"
     with pytest.raises(SpansegError, match=asked):
         verify(sidecar, scan)
     assert verify(sidecar, scan, model="anything").same
@@ -154,7 +154,7 @@ def test_stored_facts_are_used(scan: Path, monkeypatch: pytest.MonkeyPatch) -> N
 def test_the_lesion_mask_is_asked_for(scan: Path, tmp_path: Path) -> None:
     lesion = fake_segmenter.write_scan(tmp_path / "lesion.nii", seed=5)
     sidecar = made(scan, lesion_mask=lesion)
-    with pytest.raises(SpansegError, match="give that same file with --lesion-mask"):
+    with pytest.raises(SpansegError, match=r"_dseg\.json: this result .* give that same file with --lesion-mask"):
         verify(sidecar, scan)
     with pytest.raises(SpansegError, match="give that same file with --lesion-mask"):
         verify(sidecar, scan, lesion_mask=scan)

@@ -2,10 +2,21 @@
 
 import itertools
 
+import nibabel
 import numpy as np
 import pytest
 
-from spanseg.volume import Volume, canonical, closest_orientation, grid_round, voxel_to_world, world_to_voxel
+from spanseg.volume import (
+    SAME_GRID_MM,
+    Volume,
+    canonical,
+    closest_orientation,
+    farthest_mm,
+    grid_round,
+    on_one_grid,
+    voxel_to_world,
+    world_to_voxel,
+)
 
 ORIENTATIONS = [
     (axes, signs) for axes in itertools.permutations(range(3)) for signs in itertools.product((1, -1), repeat=3)
@@ -82,6 +93,30 @@ def test_sizes() -> None:
     np.testing.assert_allclose(volume.voxel_size_mm, [0.7, 1.1, 3.0])
     assert volume.voxel_volume_mm3 == pytest.approx(0.7 * 1.1 * 3.0)
     assert volume.with_data(np.zeros((4, 5, 6, 2))).shape == (4, 5, 6)
+
+
+def test_grids_are_compared_at_their_corners() -> None:
+    shape = (256, 256, 256)
+    ours, larger, moved = np.eye(4), np.diag([1.009, 1.009, 1.009, 1]), np.eye(4)
+    moved[:3, 3] = (3, -4, 12)
+    assert farthest_mm(ours, larger, shape) == pytest.approx(0.009 * 255 * np.sqrt(3))
+    assert farthest_mm(ours, moved, shape) == pytest.approx(13)
+    grid = Volume(np.zeros((2, 2, 2)), ours)
+    assert on_one_grid(grid, Volume(np.zeros((2, 2, 2)), larger)), "0.02 mm"
+    assert not on_one_grid(grid, Volume(np.zeros((2, 2, 2)), moved))
+    assert not on_one_grid(grid, Volume(np.zeros((2, 2, 3)), ours))
+
+
+def test_headers_in_single_precision_are_one_grid() -> None:
+    """The largest grids in use, as a sform and as a qform that a file of another program keeps of them."""
+    for axes, signs, tilt in (((0, 1, 2), (1, 1, 1), 12.3), ((2, 0, 1), (1, -1, -1), 33.0)):
+        affine = oriented(axes, signs, tilt).affine
+        header = nibabel.Nifti1Header()
+        header.set_data_shape((512, 512, 512))
+        header.set_sform(affine)
+        header.set_qform(affine)
+        for kept in (header.get_sform(), header.get_qform()):
+            assert farthest_mm(affine, kept, (512, 512, 512)) < SAME_GRID_MM / 10
 
 
 @pytest.mark.parametrize("shape", [(4, 6, 8), (5, 7, 3)])

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from spanseg import adapter_request, checkpoint, generation, model, parts, runs, splits
+from spanseg import adapter_request, checkpoint, files, generation, model, parts, runs, splits
 from spanseg import recipe as recipes
 from spanseg.errors import SpansegError
 from spanseg.export import Description, export, scan_canvas
@@ -187,9 +187,9 @@ def _train_options(recipe: dict[str, Any]) -> TrainOptions:
 def _request(pairs: Sequence[ScanWithTruth], recipe: dict[str, Any], options: AdaptOptions) -> dict[str, Any]:
     """What decides an adapter's weights, beside how long it is trained, by what it is called in a message."""
     return {
-        "base model": checkpoint.sha256(checkpoint.weights_of(options.start)),
+        "base model": files.file_sha256(checkpoint.weights_of(options.start)),
         "adaptation": recipe["adapt"]["name"],
-        "set of scans or labels": sorted([checkpoint.sha256(scan), checkpoint.sha256(truth)] for scan, truth in pairs),
+        "set of scans or labels": sorted([files.file_sha256(scan), files.file_sha256(truth)] for scan, truth in pairs),
         "label scheme": options.labels,
         "replay": [str(options.replay) if options.replay else "", options.replay_share],
         "learning rate": options.lr,

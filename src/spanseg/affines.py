@@ -9,10 +9,10 @@ import numpy as np
 
 from spanseg.findings import Findings
 from spanseg.headers import GRID_FIELDS
+from spanseg.volume import SAME_GRID_MM, farthest_mm
 
 ROUNDING_SHEAR = 1e-5  # what single precision, or a matrix typed with five digits, leaves behind
 LARGEST_SHEAR = 1e-3  # repaired up to here: less than 0.2 mm at the far corner of a head
-SAME_PLACE_MM = 0.05
 UNCERTAIN_SIDES = "left and right are not certain"
 _MM_OF_UNIT = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}  # NIfTI: unknown, metre, millimetre, micrometre
 _UNIT_NAMES = {1: "metres", 3: "micrometres"}
@@ -218,8 +218,8 @@ def _choose(
             "in both."
         )
         return chosen, True
-    apart_mm = _farthest_mm(sform.affine, qform.affine, shape)
-    if apart_mm <= SAME_PLACE_MM:
+    apart_mm = farthest_mm(sform.affine, qform.affine, shape)
+    if apart_mm <= SAME_GRID_MM:
         return chosen, False
     findings.note(f"Sform and qform place the scan up to {apart_mm:.3g} mm apart; the {chosen.name} was used.")
     return chosen, chosen is qform
@@ -231,12 +231,6 @@ def _sides_differ(first: np.ndarray, second: np.ndarray) -> bool:
     rightwards = [affine[0, :3] / _sizes(affine) for affine in (first, second)]
     lengths = np.linalg.norm(rightwards[0]) * np.linalg.norm(rightwards[1])
     return bool(mirrored or rightwards[0] @ rightwards[1] < np.sqrt(0.5) * lengths)
-
-
-def _farthest_mm(first: np.ndarray, second: np.ndarray, shape: tuple[int, int, int]) -> float:
-    """Largest distance between the places that two matrices give to a corner of the grid."""
-    corners = np.array([(i, j, k, 1) for i in (0, shape[0] - 1) for j in (0, shape[1] - 1) for k in (0, shape[2] - 1)])
-    return float(np.linalg.norm(corners @ (first - second)[:3].T, axis=1).max())
 
 
 def _from_voxel_size(grid: Any, scale: float, findings: Findings) -> tuple[_Form, bool]:

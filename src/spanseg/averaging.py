@@ -44,7 +44,7 @@ def averaged(answers: Iterable[np.ndarray]) -> Averaged:
     """Average answers one after the other, so that two of them are in memory at most; a single one stays as it is.
 
     Args:
-        answers: at least one and at most 257, uint8, shape (class, i, j, k).
+        answers: at least one and at most 256 (their sum has 16 bits), uint8, shape (class, i, j, k).
     """
     following = iter(answers)
     first, second = next(following), next(following, None)

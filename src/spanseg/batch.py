@@ -142,7 +142,7 @@ class Batch:
         try:
             if not all((job.folder / name).is_file() for name in record["outputs"]):
                 return False
-            return record["input_sha256"] == sidecar.file_sha256(job.path)
+            return record["input_sha256"] == files.file_sha256(job.path)
         except (SpansegError, OSError):
             return False
 
@@ -208,7 +208,7 @@ def _require_no_other_scan(job: Job) -> None:
     record = sidecar.read_if_any(job.sidecar)
     if record is None:
         return
-    before, now = record["input_sha256"], sidecar.file_sha256(job.path)
+    before, now = record["input_sha256"], files.file_sha256(job.path)
     if before != now:
         raise SpansegError(
             f"{job.sidecar} is the result of another scan (sha256 {before[:12]}) than {job.path} (sha256 {now[:12]}): "

@@ -13,8 +13,7 @@ from spanseg.images import Scan, read_labels
 from spanseg.labels import UNKNOWN, Protocol
 from spanseg.schemes import find_scheme
 from spanseg.sidecar import labels_sha256
-
-_GRID_MM = 1e-2
+from spanseg.volume import on_one_grid
 
 
 @dataclass(frozen=True)
@@ -80,7 +79,7 @@ def labels_from(path: Path, scheme: str | None, scan: Scan, protocol: Protocol) 
     """
     found = read_labels(path)
     labels, grid = found.volume, scan.volume
-    if labels.shape != grid.shape or not np.allclose(labels.affine, grid.affine, atol=_GRID_MM):
+    if not on_one_grid(labels, grid):
         raise SpansegError(
             f"{path}: these labels ({_size(labels.shape)} voxels) are not on the grid of the scan "
             f"({_size(grid.shape)} voxels, its own place); resample them to it first."

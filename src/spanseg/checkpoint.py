@@ -1,6 +1,5 @@
 """A checkpoint is a folder of safetensors, TOML, CSV and JSON; nothing in it can run code."""
 
-import hashlib
 import json
 from importlib import resources
 from pathlib import Path
@@ -24,7 +23,7 @@ def save(folder: Path, weights: dict[str, Tensor], recipe: dict[str, Any]) -> No
     """Write the weights that a recipe made, beside the recipe; of those it started from, the hash."""
     folder.mkdir(parents=True, exist_ok=True)
     start = recipe.get("train", {}).get("start", "")
-    note = {"base_sha256": sha256(weights_of(start))} if start else None
+    note = {"base_sha256": files.file_sha256(weights_of(start))} if start else None
     save_tensors(folder / DELTA, weights, note)
     files.write_text(folder / "recipe.toml", recipes.dumps(recipe))
 
@@ -45,7 +44,7 @@ def restore(run: Path) -> tuple[dict[str, Any], nn.Module]:
     if start and not is_whole:
         base = weights_of(start)
         expected = _metadata(run / DELTA).get("base_sha256")
-        if expected != sha256(base):
+        if expected != files.file_sha256(base):
             raise SpansegError(
                 f"{run / DELTA}: this delta belongs to other weights than {base} now holds; restore the weights that "
                 "it was trained on top of, or train it again."
@@ -85,13 +84,17 @@ def load_backbone(network: nn.Module, weights: Path, minimum: float = 1.0) -> li
         The load report of published weights, in lines; none for our own, which fit or are refused.
 
     Raises:
-        SpansegError: less than ``minimum`` of the parameters were found.
+        SpansegError: the file cannot be read, holds less than ``minimum`` of the parameters or what is no number, or is
+            of another network.
     """
     tensors = import_weights.read_tensors(weights)
-    if import_sam.is_published(tensors):
-        return import_sam.load_sam(network, tensors).lines()
-    if weights.suffix in import_weights.FOREIGN:
-        return import_weights.load_swin_unetr(network, tensors, minimum).lines()
+    try:
+        if import_sam.is_published(tensors):
+            return import_sam.load_sam(network, tensors).lines()
+        if weights.suffix in import_weights.FOREIGN:
+            return import_weights.load_swin_unetr(network, tensors, minimum).lines()
+    except SpansegError as error:
+        raise SpansegError(f"{weights}: {error}") from error
     if weights.name == DELTA and (weights.parent / "recipe.toml").is_file():
         tensors = _merged(restore(weights.parent)[1])  # a delta alone is not a whole network
     own = {name.removeprefix("backbone."): value for name, value in tensors.items()}
@@ -128,11 +131,6 @@ def weights_of(start: str) -> Path:
 def is_model(name: str) -> bool:
     """Whether a name is that of a shipped model, which goes before a recipe of the same name."""
     return (Path(str(resources.files("spanseg"))) / "models" / name / "weights.safetensors").is_file()
-
-
-def sha256(path: Path) -> str:
-    """Hash of a file's bytes."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _metadata(path: Path) -> dict[str, str]:

@@ -180,7 +180,7 @@ def _refuse_replaced(case: Case) -> None:
         recorded = json.loads(case.saved[-1].read_text(encoding="utf-8"))["input_sha256"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise SpansegError(f"{case.saved[-1]}: this record of a correction is damaged; save the case again.") from error
-    if recorded != sidecar.file_sha256(case.scan):
+    if recorded != files.file_sha256(case.scan):
         raise SpansegError(
             f"{case.scan}: this is not the scan any more that the labels in {case.saved[0]} belong to; put that one "
             "back, or remove these labels to leave the case out."

@@ -20,7 +20,7 @@ import numpy as np
 
 from spanseg.clicks import Click, channels
 from spanseg.errors import SpansegError
-from spanseg.geometry import Placement, bounding_box, grown
+from spanseg.geometry import Placement, bounding_box, give_to_nearest, grown
 from spanseg.intensity import clipped, normalise
 from spanseg.labels import Protocol
 from spanseg.prompts import Prompt
@@ -258,8 +258,6 @@ def relabelled(labels: np.ndarray, after: np.ndarray, structure: int) -> np.ndar
         after: where the structure lies now, boolean, same shape.
         structure: its id.
     """
-    from scipy import ndimage
-
     result: np.ndarray = np.where(after, structure, labels).astype(np.int32)
     box = bounding_box((labels == structure) & ~after)
     if box is None:
@@ -270,9 +268,7 @@ def relabelled(labels: np.ndarray, after: np.ndarray, structure: int) -> np.ndar
     if not others.any():
         part[~after[wide]] = 0
         return result
-    nearest = ndimage.distance_transform_edt(~others, return_distances=False, return_indices=True)
-    left = ~others & ~after[wide]
-    part[left] = part[tuple(nearest[:, left])]
+    give_to_nearest(part, ~others & ~after[wide], others)
     return result
 
 

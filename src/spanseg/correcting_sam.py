@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from spanseg import checkpoint, model
+from spanseg import checkpoint, files, model
 from spanseg.centring import first_guess
 from spanseg.clicks import Click
 from spanseg.correcting import BoundedCorrector, Said, on_canvas
@@ -71,7 +71,7 @@ class SamCorrector(BoundedCorrector):
                 f"{run}: expected a trained network that answers prompts (backbone sam), this one is "
                 f"{recipe['backbone']['name']}; export it and segment with it."
             )
-        return cls(scan, protocol, recipe, network.eval(), checkpoint.sha256(run / checkpoint.DELTA)[:12])
+        return cls(scan, protocol, recipe, network.eval(), files.file_sha256(run / checkpoint.DELTA)[:12])
 
     def _answer(self, labels: np.ndarray, structure: int, said: Sequence[Said]) -> tuple[np.ndarray, Slices]:
         if structure not in self.known.ids:

@@ -15,7 +15,7 @@ from spanseg.images import Scan, read_labels, read_scan
 from spanseg.labels import UNKNOWN, Crosswalk, Protocol
 from spanseg.participants import participant_of
 from spanseg.schemes import find_scheme, find_table, names_in
-from spanseg.volume import Volume, canonical, voxel_to_world
+from spanseg.volume import Volume, canonical, on_one_grid, voxel_to_world
 
 IN_PLANE_MM, SLICE_MM = 3.0, 6.0
 """Coarser voxels than these show too little of the structures to learn from."""
@@ -30,7 +30,6 @@ AIR = 0.1
 SAME_IMAGE = 0.995
 """Correlation of coarse images above which two scans are one. Two people of one scanner reached 0.984 at most."""
 _COARSE_VOXELS, _COARSE_MM = 24, 8.0
-_GRID_MM = 1e-2
 _MOST_NAMED, _MOST_IDS = 3, 100
 
 Pair = tuple[Path, Path]
@@ -214,7 +213,7 @@ def _check_sides(
 
 def _check_overlap(scan: Path, truth: Path, image: Volume, labels: Volume, voxels: np.ndarray, ledger: _Ledger) -> None:
     """Refuse labels on another grid than their scan, or on air."""
-    if image.shape != labels.shape or not np.allclose(image.affine, labels.affine, atol=_GRID_MM):
+    if not on_one_grid(image, labels):
         ledger.refuse(f"{truth}: these labels are not on the grid of {scan.name}; resample them first.")
         return
     low, high = np.quantile(image.data[::2, ::2, ::2], [0.005, 0.98])

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from spanseg import __version__
 from spanseg.errors import SpansegError
@@ -33,10 +30,8 @@ from spanseg.pairing import Pair, pair_images
 from spanseg.schemes import find_scheme
 from spanseg.segmenter import LESION_ID
 from spanseg.sidecar import read_if_any
-from spanseg.volume import Volume, canonical
+from spanseg.volume import SAME_GRID_MM, Volume, canonical, farthest_mm
 
-GRID_SLACK_MM = 0.05
-"""How far apart the corners of two grids may lie and still be one: headers are rounded."""
 DEFINITIONS = {
     "surface": "voxels that share a face with a voxel outside the structure; centre to centre, real voxel size",
     "asd_mm": "mean over the distances of both directions, pooled",
@@ -214,9 +209,8 @@ def _check_grids(predicted: Volume, truth: Volume, where: str) -> None:
     """Refuse grids whose shapes or corners differ."""
     apart_mm = 0.0
     if predicted.shape == truth.shape:
-        corners = np.array([[*corner, 1] for corner in itertools.product(*((0, n - 1) for n in truth.shape))])
-        apart_mm = float(np.linalg.norm(corners @ (predicted.affine - truth.affine).T, axis=1).max())
-        if apart_mm <= GRID_SLACK_MM:
+        apart_mm = farthest_mm(predicted.affine, truth.affine, truth.shape)
+        if apart_mm <= SAME_GRID_MM:
             return
     raise SpansegError(
         f"{where}: they must lie on one grid, but the prediction has {_grid(predicted)} and the truth {_grid(truth)}"

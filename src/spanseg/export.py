@@ -92,11 +92,11 @@ def export(
         measured = _check(graph, ModelFolder(draft, table), model.protocol_of(recipe), canvases, words)
         table["runtime"] |= {"peak_mib": round(measured["peak_mib"]), "bf16_agrees": measured.pop("bf16_agrees", 0) > 0}
         table["agreement"] = {key: round(value, 5) for key, value in measured.items() if key != "peak_mib"}
-        table["model"]["sha256"] = checkpoint.sha256(draft / "model.onnx")
+        table["model"]["sha256"] = files.file_sha256(draft / "model.onnx")
         table["data"] = {"seen": sorted(splits.seen_by(run))}
         if adapter is None:
             checkpoint.save_tensors(draft / "weights.safetensors", weights)
-            table["model"]["weights_sha256"] = checkpoint.sha256(draft / "weights.safetensors")
+            table["model"]["weights_sha256"] = files.file_sha256(draft / "weights.safetensors")
         else:
             table["adapter"] = adapter
         files.write_text(draft / "recipe.toml", recipes.dumps(recipe))
@@ -118,7 +118,7 @@ def _words(recipe: dict[str, Any], draft: Path, table: dict[str, Any]) -> Words 
     if "encoder" in recipe["tokens"]:
         sentences.require(recipe["tokens"]["encoder"])
     sentences.save(draft / TABLE)
-    table["sentences"] = {"encoder": sentences.encoder, "sha256": checkpoint.sha256(draft / TABLE)}
+    table["sentences"] = {"encoder": sentences.encoder, "sha256": files.file_sha256(draft / TABLE)}
     return Words(*sentences.embed(Facts(age_years=44, sex="female")))
 
 

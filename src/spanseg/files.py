@@ -1,13 +1,14 @@
 """Writing files so that nobody ever sees half of one: a temporary name beside the target, then one rename.
 
 A temporary carries the host and the process that writes it. A later run can thus tell what a killed process left
-behind from what a living one is still writing.
+behind from what a living one is still writing. Whole files are hashed here too.
 """
 
 from __future__ import annotations
 
 import ctypes
 import errno
+import hashlib
 import os
 import platform
 import re
@@ -113,6 +114,21 @@ def write_text(path: Path, content: str) -> None:
         SpansegError: the folder cannot be written to, or the disk is full.
     """
     write_bytes(path, content.encode("utf-8", "backslashreplace"))  # Linux has file names that are no text
+
+
+def file_sha256(path: Path) -> str:
+    """Hash of a file's bytes.
+
+    Raises:
+        SpansegError: the file cannot be read.
+    """
+    try:
+        if path.exists() and not path.is_file():  # a pipe would be waited for
+            raise SpansegError(f"{path}: expected a file, found a folder, a device or a pipe.")
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise SpansegError(f"{path}: this file cannot be read ({error.strerror}).") from error
 
 
 def remove_dead_temporaries(folder: Path) -> list[Path]:

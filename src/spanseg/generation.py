@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from spanseg import files
 from spanseg.errors import SpansegError
 from spanseg.labels import Protocol
 from spanseg.volume import Volume, canonical
@@ -141,31 +142,50 @@ def _mark_below(classes: np.ndarray, table: GenerationClasses, height_mm: float)
 
 
 def read_maps(folder: Path, table: GenerationClasses) -> list[PackedMap]:
-    """Pack every label map under a folder, in the order of their names.
+    """Pack every label map under a folder, in the order of their names; hidden files are none.
 
     Raises:
         SpansegError: the folder holds no label map, or one that cannot be drawn.
     """
-    from spanseg.images import read_labels
+    from spanseg.images import SUFFIXES, is_nifti_or_mgh, read_labels
 
-    paths = sorted(path for pattern in ("*.nii.gz", "*.nii", "*.mgz") for path in folder.rglob(pattern))
+    paths = sorted(filter(is_nifti_or_mgh, folder.rglob("*")))
     if not paths:
-        raise SpansegError(f"{folder}: expected label maps (.nii, .nii.gz or .mgz), found none.")
+        raise SpansegError(f"{folder}: expected label maps ({', '.join(SUFFIXES)}), found none.")
     return [pack(read_labels(path).volume, table, path.name) for path in paths]
 
 
 def save_packed(maps: list[PackedMap], path: Path) -> None:
-    """Write packed maps into one compressed file, for machines that have no nibabel."""
+    """Write packed maps into one compressed file, for machines that have no nibabel.
+
+    Raises:
+        SpansegError: the name does not end in .npz, the folder cannot be written to, or the disk is full.
+    """
+    if path.suffix != ".npz":
+        raise SpansegError(f"{path}: packed label maps go into a file whose name ends in .npz; give such a name.")
     arrays: dict[str, Any] = {"names": np.array([m.name for m in maps])}
     for index, packed in enumerate(maps):
         arrays |= {f"classes{index}": packed.classes, f"centre{index}": packed.centre, f"voxel{index}": packed.voxel_mm}
-    np.savez_compressed(path, **arrays)
+    with files.writing(path) as temporary, temporary.open("wb") as stream:
+        np.savez_compressed(stream, **arrays)
 
 
 def load_packed(path: Path) -> list[PackedMap]:
-    """Read what :func:`save_packed` wrote."""
-    with np.load(path, allow_pickle=False) as stored:
-        return [
-            PackedMap(str(name), stored[f"classes{i}"], stored[f"centre{i}"], stored[f"voxel{i}"])
-            for i, name in enumerate(stored["names"])
-        ]
+    """Read what :func:`save_packed` wrote.
+
+    Raises:
+        SpansegError: there is no such file, it is damaged, or it holds something else.
+    """
+    if not path.is_file():
+        raise SpansegError(f"{path}: there is no such file; expected label maps that 'spanseg train --pack' wrote.")
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            return [
+                PackedMap(str(name), stored[f"classes{i}"], stored[f"centre{i}"], stored[f"voxel{i}"])
+                for i, name in enumerate(stored["names"])
+            ]
+    except Exception as error:  # damage shows in as many ways as the system, zip, zlib and NumPy have
+        raise SpansegError(
+            f"{path}: expected label maps that 'spanseg train --pack' wrote, found a damaged file or another one "
+            f"({type(error).__name__}); pack them again."
+        ) from error

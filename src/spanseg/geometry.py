@@ -130,3 +130,18 @@ def grown(box: Slices, shape: tuple[int, int, int], voxels: int) -> Slices:
     """Widen a box on all sides, within the array."""
     a, b, c = (slice(max(0, s.start - voxels), min(n, s.stop + voxels)) for s, n in zip(box, shape, strict=True))
     return a, b, c
+
+
+def give_to_nearest(labels: np.ndarray, given: np.ndarray, sources: np.ndarray) -> None:
+    """Give voxels the label of the nearest voxel that is a source (in place); without any source, nothing changes.
+
+    Args:
+        labels: shape (i, j, k).
+        given: voxels that get another label, boolean, same shape.
+        sources: voxels whose labels are given, boolean, same shape.
+    """
+    from scipy import ndimage
+
+    if sources.any():
+        nearest = ndimage.distance_transform_edt(~sources, return_distances=False, return_indices=True)
+        labels[given] = labels[tuple(nearest[:, given])]

@@ -28,21 +28,24 @@ _MGH_BYTES = 284
 _NIFTI_FIRST_VOXEL = {348: 352, 540: 544}
 _LARGEST_OFFSET = 2**26  # extensions before the voxels; the largest seen in use are a few MB
 _MOST_VOXELS_ALONG_AN_AXIS = 2**15 - 1  # NIfTI-1, in which results are written, cannot say more
+_EXPORT, _CONVERT, _UNPACK = "export the scan itself as NIfTI", "convert it to NIfTI first", "unpack it first"
+_ANNEX, _LFS = "get the file first, with: git annex get", "get the file first, with: git lfs pull"
 _NOT_IMAGES = (
-    (0, b"\x89PNG", "a PNG picture"),
-    (0, b"\xff\xd8\xff", "a JPEG picture"),
-    (0, b"II*\0", "a TIFF picture"),
-    (0, b"MM\0*", "a TIFF picture"),
-    (0, b"%PDF", "a PDF"),
-    (0, b"PK\3\4", "a ZIP archive"),
-    (0, b"NRRD", "NRRD"),
-    (0, b"\x89HDF", "HDF5 or MINC-2"),
-    (0, b"CDF", "MINC-1"),
-    (0, b"\x1f\x8b", "gzip inside gzip"),
-    (257, b"ustar", "a TAR archive"),
-    (0, b"/annex/objects/", "the stand-in of a file that git-annex has not fetched yet"),
-    (0, b"version https://git-lfs", "the stand-in of a file that git-lfs has not fetched yet"),
+    (0, b"\x89PNG", "a PNG picture", _EXPORT),
+    (0, b"\xff\xd8\xff", "a JPEG picture", _EXPORT),
+    (0, b"II*\0", "a TIFF picture", _EXPORT),
+    (0, b"MM\0*", "a TIFF picture", _EXPORT),
+    (0, b"%PDF", "a PDF", _EXPORT),
+    (0, b"PK\3\4", "a ZIP archive", _UNPACK),
+    (0, b"NRRD", "NRRD", _CONVERT),
+    (0, b"\x89HDF", "HDF5 or MINC-2", _CONVERT),
+    (0, b"CDF", "MINC-1", _CONVERT),
+    (0, b"\x1f\x8b", "gzip inside gzip", _UNPACK),
+    (257, b"ustar", "a TAR archive", _UNPACK),
+    (0, b"/annex/objects/", "the stand-in of a file that git-annex has not fetched yet", _ANNEX),
+    (0, b"version https://git-lfs", "the stand-in of a file that git-lfs has not fetched yet", _LFS),
 )
+"""Where a file of another kind has which bytes, what it is, and what to do with it."""
 DICOM = "this is DICOM; convert it first, for example with: dcm2niix -z y -o nifti FOLDER"
 """Why a DICOM file or folder is refused, and what to do."""
 
@@ -122,12 +125,15 @@ def _what_else(start: bytes) -> str:
     if is_dicom(start):
         return DICOM
     expected = "expected a NIfTI or MGH image"
-    for offset, magic, name in _NOT_IMAGES:
+    for offset, magic, name, advice in _NOT_IMAGES:
         if start[offset:].startswith(magic):
-            return f"{expected}, but this is {name}."
+            return f"{expected}, but this is {name}; {advice}."
     if not any(byte < 9 or byte > 126 for byte in start):
-        return f"{expected}, but this is text."
-    return f"{expected}, but the file begins like neither (wrong magic number): it is damaged or another format."
+        return f"{expected}, but this is text; give the image, or get it again if a download went wrong."
+    return (
+        f"{expected}, but the file begins like neither (wrong magic number): it is damaged or another format; copy it "
+        f"again, or {_CONVERT}."
+    )
 
 
 def _nifti(block: bytes, order: str, findings: Findings) -> Declared:

@@ -76,7 +76,7 @@ def load_sam(network: Any, tensors: dict[str, Tensor]) -> LoadReport:
     """
     own, known = network.state_dict(), named(tensors)
     if _TOKENS not in own:
-        raise SpansegError("these are weights of SAM; the recipe's backbone must be sam.")
+        raise SpansegError("these are weights of SAM; set the recipe's backbone to sam, or start from other weights.")
     anew = set()
     if _TOKENS in known and known[_TOKENS].shape != own[_TOKENS].shape:
         known = {key: value for key, value in known.items() if not BY_CLASS.match(key)}

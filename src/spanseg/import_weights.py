@@ -129,7 +129,8 @@ def load_swin_unetr(network: nn.Module, tensors: dict[str, Tensor], minimum: flo
         raise SpansegError(
             f"these weights hold {report.parameters:.1%} of the network's parameters ({report.tensors:.1%} of its "
             f"tensors), {minimum:.1%} are needed; of another shape: {_some(report.mismatched)}; not in the file: "
-            f"{_some(report.missing)}; unused: {_some(report.unexpected)}."
+            f"{_some(report.missing)}; unused: {_some(report.unexpected)}; give weights of a network of this size, or "
+            "lower [train] start_minimum."
         )
     with torch.no_grad():
         for key, value in fitting.items():

@@ -29,7 +29,7 @@ class Change:
 
     Args:
         name: group or structure.
-        before, after: mean Dice.
+        before, after: mean Dice over people.
         difference: mean of the differences person by person, with its interval.
     """
 
@@ -86,17 +86,22 @@ def _judge_one(
 
 
 def changes(before: Sequence[CaseScores], after: Sequence[CaseScores], protocol: Protocol) -> list[Change]:
-    """Compare Dice person by person, one row a group or structure, with 95 % intervals of the difference."""
+    """Compare Dice person by person, one row a group or structure, with 95 % intervals of the difference.
+
+    Args:
+        before, after: scores of the same scans in the same order; scans of one person are averaged first.
+        protocol: names the rows; there is one for whatever any scan was scored on by both.
+    """
     rows = []
-    for row in rows_of(protocol, before[0].scores):
+    for row in rows_of(protocol, (index for case in before for index in case.scores)):
         pairs = [(score_row(one, row), score_row(other, row)) for one, other in zip(before, after, strict=True)]
         dice = np.array([[s.values["dice"] if s else math.nan for s in pair] for pair in pairs])
         scored = ~np.isnan(dice).any(1)
         if scored.any():
             subjects = [case.subject for case, is_scored in zip(before, scored, strict=True) if is_scored]
             old, new = dice[scored].T
-            interval = mean_interval((new - old).tolist(), subjects)
-            rows.append(Change(row.name, float(old.mean()), float(new.mean()), interval))
+            means = [mean_interval(values.tolist(), subjects) for values in (old, new, new - old)]
+            rows.append(Change(row.name, means[0].mean, means[1].mean, means[2]))
     return rows
 
 

@@ -1,10 +1,8 @@
 """Real scans with labels, read for training."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-
-import numpy as np
 
 from spanseg.errors import SpansegError
 from spanseg.facts import Facts
@@ -15,7 +13,7 @@ from spanseg.pairing import case_key, label_images
 from spanseg.participants import find_table, participant_of, read_participants
 from spanseg.sampling import LabelledScan
 from spanseg.schemes import find_scheme
-from spanseg.volume import canonical
+from spanseg.volume import canonical, on_one_grid
 
 
 @dataclass(frozen=True)
@@ -48,8 +46,8 @@ def labelled_scans(real: RealOptions, protocol: Protocol, is_told: bool = False)
         is_told: whether the network is told facts, so that everybody must have a row in ``participants.tsv``.
 
     Raises:
-        SpansegError: no pair, a pair on two grids, ids that the scheme does not map, a person without a scan, or one
-            of whom nothing is known and something is told.
+        SpansegError: what :func:`chosen_pairs` and :func:`read_labelled` refuse, or a person of whom nothing is known
+            where something is told.
     """
     pairs = chosen_pairs(real)
     table = find_table(Path(real.data))
@@ -91,16 +89,21 @@ def read_labelled(pairs: Sequence[tuple[Path, Path]], labels: str | None, protoc
         protocol: where the labels are mapped to.
 
     Raises:
-        SpansegError: a pair on two grids, or ids that the scheme does not map.
+        SpansegError: a pair on two grids, ids that the scheme does not map, or labels without a known structure.
     """
     loaded = []
     for scan, truth in pairs:
         image, found = read_scan(scan).volume, read_labels(truth).volume
-        if image.shape != found.shape or not np.allclose(image.affine, found.affine, atol=1e-2):
+        if not on_one_grid(image, found):
             raise SpansegError(f"{truth}: these labels are not on the grid of {scan.name}; resample them first.")
         scheme = find_scheme(labels, protocol, truth)
         turned, orientation = canonical(image)
         classes = orientation.to_canonical(scheme.apply(found.data, str(truth)))
+        if not (classes > 0).any():
+            raise SpansegError(
+                f"{truth}: by the scheme '{scheme.name}' these labels hold no structure of the protocol "
+                f"'{protocol.name}'; give the scheme that they are in, or leave this scan out."
+            )
         name = participant_of(scan)
         loaded.append(LabelledScan(name, turned.data, classes, turned.voxel_size_mm, scheme.unlabelled))
     return loaded
@@ -110,16 +113,30 @@ def pair_scans(scans: Path, truths: Path) -> list[tuple[Path, Path]]:
     """Pair scans with the label images whose names tell of the same person and session.
 
     Raises:
-        SpansegError: no pair was found.
+        SpansegError: no pair was found, or two scans or two label images would be in one pair.
     """
     if not truths.exists():
         raise SpansegError(
             f"{truths}: there are no label images here; put them below {scans / 'derivatives'}, or say "
             "with --truth where they are."
         )
-    found = {tuple(sorted(case_key(job.path).items())): job.path for job in find_jobs([scans], Path("out"))}
-    keys = {truth: tuple(sorted(case_key(truth).items())) for truth in label_images(truths)}
-    pairs = [(found[key], truth) for truth, key in keys.items() if key in found]
+    found = _by_key(job.path for job in find_jobs([scans], Path("out")))
+    true = _by_key(label_images(truths))
+    shared = [key for key in true if key in found]
+    for same in (one for key in shared for one in (found[key], true[key]) if len(one) > 1):
+        raise SpansegError(
+            f"{same[0]} and {same[1]}: by their names both are of the same person and session, so which scan belongs "
+            "to which labels is not certain; leave out all but one, or name scans and labels sub-…_ses-…."
+        )
+    pairs = [(found[key][0], true[key][0]) for key in shared]
     if not pairs:
         raise SpansegError(f"{truths}: no label image belongs to a scan of {scans}; expected names with the same sub-…")
     return pairs
+
+
+def _by_key(paths: Iterable[Path]) -> dict[tuple[tuple[str, str], ...], list[Path]]:
+    """The images of each person and session, by what their names tell."""
+    found: dict[tuple[tuple[str, str], ...], list[Path]] = {}
+    for path in paths:
+        found.setdefault(tuple(sorted(case_key(path).items())), []).append(path)
+    return found

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from spanseg.geometry import Placement, bounding_box, grown
+from spanseg.geometry import Placement, bounding_box, give_to_nearest, grown
 from spanseg.labels import Protocol
 
 ISLAND_SHARE = 0.1
@@ -123,10 +123,7 @@ def _fill_from_neighbours(classes: np.ndarray, holes: np.ndarray) -> None:
     for index, box in enumerate(ndimage.find_objects(pieces), start=1):
         a, b, c = box
         wide = grown((a, b, c), classes.shape, 2)
-        hole = holes[wide]
-        nearest = ndimage.distance_transform_edt(hole, return_distances=False, return_indices=True)
-        inside = pieces[wide] == index
-        classes[wide][inside] = classes[wide][tuple(nearest[:, inside])]
+        give_to_nearest(classes[wide], pieces[wide] == index, ~holes[wide])
 
 
 def brain_mask(classes: np.ndarray, protocol: Protocol, height_mm: float) -> np.ndarray:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import sys
 import tomllib
@@ -15,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from spanseg.errors import SpansegError
+from spanseg.files import file_sha256
 from spanseg.labels import load_protocol
 from spanseg.machine import cores
 from spanseg.sentences import with_reader
@@ -117,7 +117,7 @@ class ModelFolder:
 
     def sha256(self) -> str:
         """Hash of the network file."""
-        return hashlib.sha256((self.path / "model.onnx").read_bytes()).hexdigest()
+        return file_sha256(self.path / "model.onnx")
 
 
 def open_model(name_or_path: str) -> ModelFolder:

@@ -25,13 +25,15 @@ from spanseg.machine import instruction_sets
 from spanseg.passes import Looking, View, field_bytes, find_brain
 from spanseg.result import OFF_CANVAS, Segmentation, StructureVolume
 from spanseg.runtime import Engine, ModelFolder, Words, is_run, open_model, peak_bytes, require_threads
-from spanseg.volume import Orientation, Volume, canonical
+from spanseg.volume import Orientation, Volume, canonical, on_one_grid
 
 if TYPE_CHECKING:
     from spanseg.telling import Teller
 
 LESION_ID = 25
 """FreeSurfer id that voxels of a lesion mask get (Left-Lesion; the mask does not say on which side)."""
+LARGEST_LESION_LITRES = 2.0
+"""A lesion mask that covers more leaves no brain: hardly any brain is larger than this."""
 VOXEL_BYTES = 32
 """Memory that a voxel of the scan takes beside the canvas, at the peak (measured with a head of 256³)."""
 
@@ -208,7 +210,11 @@ def load_model(options: SegmentOptions) -> Predictor:
 
 
 def segment_scan(scan: Scan, predictor: Predictor, options: SegmentOptions) -> Segmentation:
-    """Segment a scan that was read already with a model that was loaded already."""
+    """Segment a scan that was read already with a model that was loaded already.
+
+    Raises:
+        SpansegError: the scan needs more memory than is allowed, or the lesion mask cannot be read or leaves no brain.
+    """
     _check_memory(options, predictor.folder, scan.volume.shape)
     clock = _Clock()
     image, orientation = canonical(scan.volume)
@@ -261,13 +267,25 @@ def segment_scan(scan: Scan, predictor: Predictor, options: SegmentOptions) -> S
 
 
 def _lesion(options: SegmentOptions, scan: Scan, notes: list[str]) -> np.ndarray | None:
-    """Read the lesion mask onto the scan's grid, shape (i, j, k), boolean."""
+    """Read the lesion mask onto the scan's grid, shape (i, j, k), boolean; one that leaves no brain is refused."""
     if options.lesion_mask is None:
         return None
+    lesion = _on_scan(options.lesion_mask, scan, notes)
+    litres = float(lesion.sum()) * scan.volume.voxel_volume_mm3 / 1e6
+    if lesion.all() or litres > LARGEST_LESION_LITRES:
+        raise SpansegError(
+            f"{options.lesion_mask}: this lesion mask covers {lesion.mean():.0%} of the scan ({litres:.1f} litres) "
+            "and leaves no brain; give an image that is above 0 in the lesion alone."
+        )
+    return lesion
+
+
+def _on_scan(path: str | Path, scan: Scan, notes: list[str]) -> np.ndarray:
+    """Where a mask is above 0 on the scan's grid, shape (i, j, k), boolean."""
     from spanseg.images import read_labels
 
-    mask = read_labels(options.lesion_mask).volume
-    if mask.shape == scan.volume.shape and np.allclose(mask.affine, scan.volume.affine, atol=1e-3):
+    mask = read_labels(path).volume
+    if on_one_grid(mask, scan.volume):
         return mask.data > 0
     from scipy import ndimage
 

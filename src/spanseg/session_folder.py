@@ -20,9 +20,9 @@ from spanseg.images import Scan, read_labels, read_scan, write_labels
 from spanseg.inputs import SESSION
 from spanseg.labels import Protocol
 from spanseg.session import Session
+from spanseg.volume import SAME_GRID_MM, farthest_mm
 
 FORMAT = f"{SESSION} 1"
-_GRID_MM = 1e-4
 
 
 def open_session(
@@ -93,7 +93,7 @@ def _first_labels(
     """Labels, where they came from, and notes."""
     if wish.labels is not None:
         labels, notes = labels_from(wish.labels, wish.scheme, scan, protocol)
-        hashed = sidecar.file_sha256(wish.labels)
+        hashed = files.file_sha256(wish.labels)
         return labels, {"from": "labels", "name": wish.labels.name, "sha256": hashed, "scheme": wish.scheme}, notes
     if wish.empty:
         return np.zeros(scan.volume.shape, dtype=np.int32), {"from": "empty", "name": "no labels", "sha256": None}, []
@@ -186,10 +186,10 @@ def _require_same_scan(record: dict[str, Any], case: Case, scan: Scan, protocol:
             f"{record['scan_sha256'][:12]}…) than {case.scan}; {advice}"
         )
     try:
-        same = np.allclose(np.array(record["affine"], dtype=float), scan.volume.affine, atol=_GRID_MM)
+        apart_mm = farthest_mm(np.array(record["affine"], dtype=float), scan.volume.affine, scan.volume.shape)
     except (ValueError, TypeError):
-        same = False
-    if tuple(record["shape"]) != scan.volume.shape or not same:
+        apart_mm = np.inf
+    if tuple(record["shape"]) != scan.volume.shape or not apart_mm <= SAME_GRID_MM:
         raise SpansegError(f"{case.session}: this session was begun on another grid than that of {case.scan}; {advice}")
     if record["protocol"] != protocol.name:
         raise SpansegError(

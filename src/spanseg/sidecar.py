@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from spanseg import files
 from spanseg.errors import SpansegError
 from spanseg.facts import Facts
 from spanseg.result import Segmentation
@@ -57,7 +58,7 @@ def settings_of(identity: dict[str, Any], options: SegmentOptions, outputs: Outp
         "threads_asked": options.threads,
         "device": options.device,
         "trust": options.trust,
-        "lesion_mask_sha256": None if lesion is None else file_sha256(Path(lesion)),
+        "lesion_mask_sha256": None if lesion is None else files.file_sha256(Path(lesion)),
         "probabilities": options.probabilities,
         "brain": outputs.brain,
         "only_labels": outputs.only_labels,
@@ -160,18 +161,3 @@ def labels_sha256(labels: np.ndarray) -> str:
     """Hash of labels and their shape, whatever the integer type and the order in memory."""
     plain = np.ascontiguousarray(labels, dtype="<i4")
     return hashlib.sha256(repr(labels.shape).encode() + plain.tobytes()).hexdigest()
-
-
-def file_sha256(path: Path) -> str:
-    """Hash of a file's bytes.
-
-    Raises:
-        SpansegError: the file cannot be read.
-    """
-    try:
-        if path.exists() and not path.is_file():  # a pipe would be waited for
-            raise SpansegError(f"{path}: expected a file, found a folder, a device or a pipe.")
-        with path.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
-    except OSError as error:
-        raise SpansegError(f"{path}: this file cannot be read ({error.strerror}).") from error

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from spanseg.deform import Canvas, Draw
 from spanseg.errors import SpansegError
+from spanseg.geometry import give_to_nearest
 from spanseg.interfaces import Sample, Source
 from spanseg.labels import UNKNOWN
 
@@ -92,16 +93,11 @@ def _missed(target: Tensor, level: float, voxel_mm: float, rng: np.random.Genera
 
 def _fill(labels: np.ndarray, box: tuple[slice, ...], lost: np.ndarray) -> None:
     """Give lost voxels of a box the label of the nearest voxel that is not lost (in place)."""
-    from scipy import ndimage
-
     wide = tuple(slice(max(0, s.start - 1), s.stop + 1) for s in box)
     view = labels[wide]
     gone = np.zeros(view.shape, dtype=bool)
     gone[tuple(slice(s.start - w.start, s.stop - w.start) for s, w in zip(box, wide, strict=True))] = lost
-    if gone.all():  # a target of one class up to its edges has no neighbour to give to
-        return
-    nearest = ndimage.distance_transform_edt(gone, return_distances=False, return_indices=True)
-    view[gone] = view[tuple(axis[gone] for axis in nearest)]
+    give_to_nearest(view, gone, ~gone)  # a target of one class up to its edges has no neighbour to give to, and stays
 
 
 def _moved(target: Tensor, deviation_voxels: float, state: Draw) -> Tensor:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from spanseg import checkpoint
+from spanseg import checkpoint, files
 from spanseg.errors import SpansegError
 from spanseg.runtime import ModelFolder, Words
 from spanseg.runtime_torch import NetworkEngine, described, require_device
@@ -45,7 +45,7 @@ class RunFolder(ModelFolder):
 
     def sha256(self) -> str:
         """Hash of the weights that the run made and of its recipe, which says how they are used."""
-        both = [checkpoint.sha256(self.path / name) for name in (checkpoint.DELTA, "recipe.toml")]
+        both = [files.file_sha256(self.path / name) for name in (checkpoint.DELTA, "recipe.toml")]
         return hashlib.sha256("".join(both).encode()).hexdigest()
 
 
@@ -74,7 +74,7 @@ def open_run(
         raise SpansegError(f"{run}: a network of slices looks at one canvas; take 'windows' out of its recipe.")
     if threads is not None:
         torch.set_num_threads(threads)
-    version = checkpoint.sha256(run / checkpoint.DELTA)[:12]
+    version = files.file_sha256(run / checkpoint.DELTA)[:12]
     title = recipe.get("recipe", {}).get("title", "SAM")
     named = described(recipe, name=run.resolve().name, title=title, version=version)
     return RunFolder(run, named.table), SliceEngine(network.eval(), policy, device)

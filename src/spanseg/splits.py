@@ -15,7 +15,7 @@ from spanseg import files
 from spanseg.errors import SpansegError
 from spanseg.generation import PackedMap
 from spanseg.participants import participant_of
-from spanseg.sidecar import file_sha256, labels_sha256
+from spanseg.sidecar import labels_sha256
 
 NAME = "split.json"
 FORMAT = "spanseg split 1"
@@ -54,7 +54,7 @@ def _sha256(scan: Path) -> str:
         with gzip.open(scan) as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
     except (gzip.BadGzipFile, EOFError):
-        return file_sha256(scan)
+        return files.file_sha256(scan)
 
 
 def write(folder: Path, train: Sequence[Member], held_out: Sequence[Member], starts: Sequence[Path] = ()) -> None:

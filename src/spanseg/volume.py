@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+SAME_GRID_MM = 0.05
+"""How far apart the corners of two grids may lie and still be one: headers are rounded."""
+
 
 @dataclass(frozen=True, eq=False)
 class Volume:
@@ -92,6 +95,17 @@ def canonical(volume: Volume) -> tuple[Volume, Orientation]:
         turn[axis, world] = -1.0 if orientation.flips[world] else 1.0
         turn[axis, 3] = volume.shape[axis] - 1 if orientation.flips[world] else 0.0
     return Volume(orientation.to_canonical(volume.data), volume.affine @ turn), orientation
+
+
+def farthest_mm(first: np.ndarray, second: np.ndarray, shape: tuple[int, int, int]) -> float:
+    """Largest distance in mm between the places that two matrices, each (4, 4), give to a corner of a grid."""
+    corners = np.array([(i, j, k, 1) for i in (0, shape[0] - 1) for j in (0, shape[1] - 1) for k in (0, shape[2] - 1)])
+    return float(np.linalg.norm(corners @ (first - second)[:3].T, axis=1).max())
+
+
+def on_one_grid(first: Volume, second: Volume) -> bool:
+    """Whether two volumes have the same shape, and corners within ``SAME_GRID_MM`` of each other."""
+    return first.shape == second.shape and farthest_mm(first.affine, second.affine, first.shape) <= SAME_GRID_MM
 
 
 def world_to_voxel(affine: np.ndarray, points_mm: np.ndarray) -> np.ndarray:

@@ -25,9 +25,9 @@ def _schemes(person: Person) -> list[str]:
     """How a person's labels are read: the name of a shipped scheme, or a hash of each table."""
     if person.labels:
         table = Path(person.labels)
-        return [checkpoint.sha256(table) if table.is_file() else person.labels]
+        return [files.file_sha256(table) if table.is_file() else person.labels]
     tables = {schemes.find_table(truth) for _, truth in person.scans}
-    return sorted(checkpoint.sha256(table) for table in tables if table) or [""]
+    return sorted(files.file_sha256(table) for table in tables if table) or [""]
 
 
 def joined(hashes: Iterable[str]) -> str:
@@ -57,7 +57,7 @@ def claim(
         SpansegError: there are weights in the folder that another recipe, other scans or other facts made.
     """
     start = str(recipe["train"].get("start", ""))
-    begun = checkpoint.sha256(checkpoint.weights_of(start)) if start else ""  # its folder may be called otherwise
+    begun = files.file_sha256(checkpoint.weights_of(start)) if start else ""  # its folder may be called otherwise
     sides = {
         side: {f"{one.centre}/{one.subject}": [fingerprint(one), repr(told[one.entry])] for one in people}
         for side, people in (("learns", learns), ("watched", watched))

@@ -15,6 +15,7 @@ from spanseg.compare.people import Person, people_of
 from spanseg.compare.results import STARTS, Cell, Results
 from spanseg.compare.study import Row, Study, base_row, recipe_of
 from spanseg.errors import SpansegError
+from spanseg.files import file_sha256
 from spanseg.splits import SHORT
 
 
@@ -64,7 +65,7 @@ class Plan:
         found = {}
         for start in sorted(named):
             with contextlib.suppress(SpansegError):  # a finished study does without them
-                found[start] = checkpoint.sha256(checkpoint.weights_of(start))[:SHORT]
+                found[start] = file_sha256(checkpoint.weights_of(start))[:SHORT]
         return found
 
 

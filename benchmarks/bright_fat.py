@@ -1,6 +1,6 @@
 """How much brighter fat may be: whole heads in which it is made brighter, with and without clipping of the scan.
 
-    python benchmarks/bright_fat.py ../shared/data/ixi/sub-*/anat/*_T1w.nii.gz
+    python benchmarks/bright_fat.py DATA/ixi/sub-*/anat/*_T1w.nii.gz
 
 What lies outside the brain and is brighter than half of it is multiplied. Dice is with the labels of the scan as it is.
 """

@@ -1,7 +1,7 @@
 """Fit the 90 % intervals of a model's volumes on synthetic scans, or measure on real ones how often they hold.
 
-    python benchmarks/calibrate.py ../shared/data/labelmaps [--model FOLDER] [--draws 30]   # writes intervals.toml
-    python benchmarks/calibrate.py --measure ../shared/data/malc [--model FOLDER]           # writes nothing
+    python benchmarks/calibrate.py DATA/labelmaps [--model FOLDER] [--draws 30]   # writes intervals.toml
+    python benchmarks/calibrate.py --measure DATA/malc [--model FOLDER]           # writes nothing
 
 Fitted on the label maps that the model's training left out (the first ones, as its ``recipe.toml`` says), drawn as
 T1-like scans with the deformations, noise, blur, bias and ghosts of that recipe, a third of them skull-stripped, and

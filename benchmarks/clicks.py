@@ -1,6 +1,6 @@
 """How much clicks help: Dice after 0, 1, 3 and 5 simulated clicks, or one box, on scans with manual labels.
 
-    python benchmarks/clicks.py ../shared/data/malc [--model DIR] [--every 1] [--json FILE]
+    python benchmarks/clicks.py DATA/malc [--model DIR] [--every 1] [--json FILE]
 
 Each structure starts once from the default model's labels and once from nothing. A click goes where the label is most
 wrong: into the deepest voxel of the largest wrong piece, as in the literature on interactive segmentation. The box is

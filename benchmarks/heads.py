@@ -1,6 +1,6 @@
 """Dice on synthetic heads of people whom no model saw, with each contrast as it was measured on real scans.
 
-    python benchmarks/heads.py ../shared/data/labelmaps --model default --model wide
+    python benchmarks/heads.py DATA/labelmaps --model default --model wide
 
 Three heads a contrast from the label maps that training left out. The contrasts are those of the tables in
 ``docs/experiments.md``, section 3; ``benchmarks/contrast.py`` and ``benchmarks/front_to_back.py`` measure real scans.

@@ -1,7 +1,7 @@
 """Segment every scan of a BIDS dataset that has true labels and print how well that went.
 
-    python benchmarks/malc.py ../shared/data/malc --json malc.json
-    python benchmarks/malc.py ../shared/data/ixi --labels muse --every 3
+    python benchmarks/malc.py DATA/malc --json malc.json
+    python benchmarks/malc.py DATA/ixi --labels muse --every 3
 
 The truth is the one label image a scan below ``derivatives``. Nothing is written but the JSON that was asked for.
 """

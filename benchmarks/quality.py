@@ -1,7 +1,7 @@
 """Fit the quality score of a model on spoilt synthetic people, and measure it on spoilt real ones.
 
-    python benchmarks/quality.py fit ../shared/data/labelmaps      # writes quality.toml into the model folder
-    python benchmarks/quality.py measure ../shared/data/malc
+    python benchmarks/quality.py fit DATA/labelmaps      # writes quality.toml into the model folder
+    python benchmarks/quality.py measure DATA/malc
 
 A scan counts as bad if it holds no brain, or if its corruption lowered the mean Dice of the 12 nuclei by more than
 0.10; as good if it is clean, or lost at most 0.05 (but not if its header is wrong: so are the volumes, whatever the

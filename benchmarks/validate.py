@@ -1,8 +1,8 @@
 """Judge a model folder as a default model, and refuse it if it is worse than the one that is shipped.
 
-    python benchmarks/validate.py ../shared/data                 # the shipped model: print and record its figures anew
-    python benchmarks/validate.py ../shared/data --model FOLDER  # a candidate: exit code 1 if it is worse
-    python benchmarks/validate.py ../shared/data --model FOLDER --accept  # and record its figures
+    python benchmarks/validate.py DATA                 # the shipped model: print and record its figures anew
+    python benchmarks/validate.py DATA --model FOLDER  # a candidate: exit code 1 if it is worse
+    python benchmarks/validate.py DATA --model FOLDER --accept  # and record its figures
 
 Worse is: the mean of (12 nuclei, white matter, cortex, lateral ventricles) on native ``malc`` falls, or any group of
 structures on any set of scans falls by more than 0.02. The figures shipped lie in ``benchmarks/validation.json``; they

@@ -1,6 +1,6 @@
 """What becomes of a structure that nobody labelled when a model is adapted, in people that it was not adapted to.
 
-    python benchmarks/volume_change.py ../shared/data/malc ADAPTER --id 24 --without 1000,1006,1014,1036,1116
+    python benchmarks/volume_change.py DATA/malc ADAPTER --id 24 --without 1000,1006,1014,1036,1116
 
 Sulcal CSF (24) is not labelled in ``malc``: a model adapted to its labels should go on finding what is left of it when
 cortex, which is labelled, has taken its own. So beside the change of volume this prints where the voxels of the

@@ -119,3 +119,14 @@ def test_probabilities_are_bytes_that_add_up() -> None:
     assert found.dtype == np.uint8
     assert found.shape == (len(folder.table["labels"]["ids"]), *folder.canvas_shape)
     assert np.abs(found.sum(axis=0, dtype=int) - 255).max() <= 16
+
+
+def test_a_shipped_model_goes_before_a_folder_of_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from spanseg import checkpoint
+
+    (tmp_path / "default").mkdir()
+    (tmp_path / "default" / "delta.safetensors").write_bytes(b"")
+    monkeypatch.chdir(tmp_path)
+    assert checkpoint.weights_of("default").parent == runtime.open_model("default").path
+    assert checkpoint.weights_of("./default") == Path("default/delta.safetensors")
+    assert not runtime.is_run("default") and runtime.is_run("./default")

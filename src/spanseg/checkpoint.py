@@ -1,7 +1,6 @@
 """A checkpoint is a folder of safetensors, TOML, CSV and JSON; nothing in it can run code."""
 
 import json
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 from spanseg import files, import_sam, import_weights, model
 from spanseg import recipe as recipes
 from spanseg.errors import SpansegError
+from spanseg.shipped import shipped_model
 from spanseg.tensors import load_tensors, save_tensors
 
 DELTA = "delta.safetensors"
@@ -115,14 +115,13 @@ def _merged(network: nn.Module) -> dict[str, Tensor]:
 
 
 def weights_of(start: str) -> Path:
-    """Find the weights that a run, a model folder or the name of a shipped model stands for.
+    """Find the weights that the name of a shipped model, a run or a model folder stands for, in this order.
 
     Raises:
         SpansegError: none of these holds weights.
     """
-    shipped = Path(str(resources.files("spanseg"))) / "models" / start
-    candidates = [Path(start), *(folder / name for folder in (Path(start), shipped) for name in _WEIGHTS)]
-    for candidate in candidates:
+    folder = shipped_model(start) or Path(start)
+    for candidate in (folder, *(folder / name for name in _WEIGHTS)):
         if candidate.is_file():
             return candidate
     raise SpansegError(f"{start}: expected a run or model folder with {' or '.join(_WEIGHTS)}, found none.")
@@ -130,7 +129,8 @@ def weights_of(start: str) -> Path:
 
 def is_model(name: str) -> bool:
     """Whether a name is that of a shipped model, which goes before a recipe of the same name."""
-    return (Path(str(resources.files("spanseg"))) / "models" / name / "weights.safetensors").is_file()
+    folder = shipped_model(name)
+    return folder is not None and (folder / "weights.safetensors").is_file()
 
 
 def _metadata(path: Path) -> dict[str, str]:

@@ -7,7 +7,6 @@ import sys
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +17,7 @@ from spanseg.files import file_sha256
 from spanseg.labels import load_protocol
 from spanseg.machine import cores
 from spanseg.sentences import with_reader
+from spanseg.shipped import shipped_model, shipped_models
 
 PRECISIONS = ("f32", "bf16", "auto")
 FIRST = "tissue"
@@ -126,13 +126,12 @@ def open_model(name_or_path: str) -> ModelFolder:
     Raises:
         SpansegError: there is none, or the folder is incomplete or damaged.
     """
-    shipped = _shipped(name_or_path)
     try:
-        path = shipped if _is_shipped(name_or_path) else Path(name_or_path)
+        path = shipped_model(name_or_path) or Path(name_or_path)
         if not path.exists():
-            names = ", ".join(sorted(one.name for one in _shipped("").iterdir() if (one / "model.toml").is_file()))
             raise SpansegError(
-                f"there is no model '{name_or_path}': shipped are {names}; else give a folder of 'spanseg export'."
+                f"there is no model '{name_or_path}': shipped are {', '.join(shipped_models())}; else give a folder of "
+                "'spanseg export'."
             )
         if (path / "recipe.toml").is_file() and not (path / "model.toml").is_file():
             raise SpansegError(f"{path}: this training run is not finished; go on with it with 'spanseg train'.")
@@ -171,20 +170,10 @@ def is_run(name_or_path: str) -> bool:
     """Whether this is a finished training run: no shipped model and no exported one."""
     path = Path(name_or_path)
     try:
-        is_known = _is_shipped(name_or_path) or (path / "model.toml").is_file()
+        is_known = shipped_model(name_or_path) is not None or (path / "model.toml").is_file()
         return (path / "delta.safetensors").is_file() and not is_known
     except OSError:  # a name that is too long, a folder that may not be read: open_model says so
         return False
-
-
-def _is_shipped(name: str) -> bool:
-    """Whether there is a shipped model of this name."""
-    return name.isidentifier() and _shipped(name).is_dir()
-
-
-def _shipped(name: str) -> Path:
-    """Where a shipped model of this name lies."""
-    return Path(str(resources.files("spanseg"))) / "models" / name
 
 
 def _check_table(folder: ModelFolder) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from spanseg.facts import Facts
 from spanseg.images import read_labels, read_scan
 from spanseg.runtime import is_run, open_model
 from spanseg.segmenter import SegmentOptions
+from spanseg.shipped import shipped_model
 
 EXPLAINS = ("model_version", "model_sha256", "spanseg", "engine", "precision", "threads", "instruction_sets")
 """What is said when it differs, because it explains why labels do."""
@@ -103,7 +103,7 @@ def _options(
 def _model_of(where: Path, record: dict[str, Any]) -> str:
     """The shipped model of a record, or its folder if that lies here or among the adapters here."""
     name, recorded = str(record.get("model_folder", record["model"])), str(record.get("model_sha256"))
-    if name.isidentifier() and (resources.files("spanseg") / "models" / name).is_dir():
+    if shipped_model(name) is not None:
         return name
     for place in (Path(name), ADAPTERS / name):
         if (place / "model.toml").is_file() and open_model(str(place)).sha256() == recorded:

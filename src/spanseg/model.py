@@ -139,7 +139,7 @@ def backbone(recipe: dict[str, Any]) -> nn.Module:
         )
     if max(canvas.shape) == stride:  # nothing to normalise over at the coarsest grid
         raise SpansegError(
-            f"canvas {canvas.shape} is too small for nets.{name}: at least one edge must be {2 * stride} voxels or more."
+            f"canvas {canvas.shape} is too small for nets.{name}: one edge at least must be {2 * stride} voxels long."
         )
     return network
 

@@ -131,9 +131,9 @@ class Generator:
 
     def _deformed(self, draw: Draw, which: int) -> tuple[Tensor, list[Tensor]]:
         """Read a label map through a random deformation: once at voxel centres, four times off them."""
-        labels, centre, voxel_mm = self.maps[which]
+        labels, _, voxel_mm = self.maps[which]
         how = self._deformation(draw)
-        place = how.through(centre, voxel_mm)
+        place = how.through(self._centre(draw, which), voxel_mm)
         reads = [place.nearest(labels), *(place.nearest(labels, offset) for offset in OFFSETS)]
         if how.flip:
             reads = [self.mirror[read.int()] for read in reads]
@@ -173,10 +173,11 @@ class NearStructures(Generator):
     """Draws neighbourhoods: the canvas is centred on any voxel of any structure, each structure as likely."""
 
     def _centre(self, draw: Draw, which: int) -> np.ndarray:
-        classes = self.target[self.maps[which][0].int()]
-        present = torch.unique(classes[classes > 0])
+        labels = self.maps[which][0]
+        there = self.target[torch.bincount(labels.flatten(), minlength=len(self.target)) > 0]
+        present = torch.unique(there[there > 0])
         chosen = present[int(draw.rng.integers(len(present)))]
-        inside = torch.nonzero(classes == chosen)
+        inside = torch.nonzero((self.target == chosen)[labels.int()])
         return inside[int(draw.rng.integers(len(inside)))].cpu().numpy().astype(float)
 
 
@@ -271,7 +272,7 @@ def scanner(image: Tensor, draw: Draw, options: SynthOptions) -> Tensor:
     image = image + rng.uniform(0, options.noise) * rng.random() * draw.normal(tuple(shape))
     if rng.random() < options.ghost:
         along = int(rng.integers(3))
-        image = image + rng.uniform(0.02, 0.12) * image.roll(int(rng.integers(5, shape[along] // 2)), along)
+        image = image + rng.uniform(0.02, 0.12) * image.roll(int(rng.integers(5, max(6, shape[along] // 2))), along)
     return resize(image[None], list(draw.canvas.shape))[0] if thick else image
 
 

@@ -24,6 +24,11 @@ def maps(tmp_path_factory):
     return generation.read_maps(folder, load_classes(model.protocol_of(tiny.recipe())))
 
 
+def both_ways(maps):
+    """Two maps that are not the same: the head, and the head turned."""
+    return [maps[0], replace(maps[0], name="turned", classes=np.ascontiguousarray(maps[0].classes[::-1]))]
+
+
 def test_an_encoder_that_nobody_trained_is_not_frozen(maps, tmp_path):
     recipe = tiny.recipe() | {"adapt": {"name": "frozen_encoder"}}
     with pytest.raises(SpansegError, match="'frozen_encoder' freezes weights that nobody has trained"):
@@ -87,6 +92,20 @@ def test_a_run_writes_weights_that_another_run_starts_from(maps, tmp_path):
     stored = checkpoint.load_tensors(weights)
     for name, parameter in second.network.named_parameters():
         torch.testing.assert_close(parameter.detach(), stored[name])
+
+
+@pytest.mark.parametrize(("adapt", "tokens"), [("decoder", None), ("frozen_encoder", {"name": "knowledge"})])
+def test_a_run_with_a_frozen_encoder_comes_to_its_end(maps, tmp_path, adapt, tokens):
+    checkpoint.save(tmp_path / "first", dict(model.build(tiny.recipe()).named_parameters()), tiny.recipe())
+    recipe = tiny.recipe(steps=1, start=str(tmp_path / "first"), validate_draws=1) | {"adapt": {"name": adapt}}
+    recipe["synth"]["left_out"] = 1
+    if tokens:
+        recipe["tokens"] = tokens | {"stages": ["decoder0"]}
+    runs.train(recipe, both_ways(maps), tmp_path / "second", lambda run, row: None)
+    before, network = (checkpoint.restore(tmp_path / run)[1] for run in ("first", "second"))
+    after = getattr(network, "backbone", network).state_dict()
+    same = {name.partition(".")[0] for name, value in before.state_dict().items() if torch.equal(value, after[name])}
+    assert "stem" in same and "classify" not in same
 
 
 @pytest.mark.parametrize("share", [0.5, 1.0])
@@ -153,8 +172,7 @@ def test_a_chain_trains_what_it_starts_from_first_and_once(maps, tmp_path, monke
 
 
 def test_a_run_writes_its_split_and_what_it_starts_from_must_not_have_seen_the_left_out_maps(maps, tmp_path):
-    turned = replace(maps[0], name="turned", classes=np.ascontiguousarray(maps[0].classes[::-1]))
-    both = [maps[0], turned]
+    both = both_ways(maps)
     recipe = tiny.recipe(steps=1, validate_draws=1)
     recipe["synth"]["left_out"] = 1
     runs.train(recipe, both, tmp_path / "first", lambda run, row: None)

@@ -15,7 +15,7 @@ from spanseg.cascade import first_run
 from spanseg.errors import SpansegError
 from spanseg.generation import PackedMap
 from spanseg.interfaces import Source
-from spanseg.rebalance import BIAS, rebalanced
+from spanseg.rebalance import rebalanced
 from spanseg.sources import options_from, sources, split, with_encoder
 from spanseg.train import Trainer, TrainOptions, validation_score
 
@@ -179,7 +179,7 @@ def finish(trainer: Trainer, recipe: dict[str, Any], looked_at: Source | None = 
     if trainer.options.keep_start:
         begun = network_of(recipe).state_dict()
         weights = {name: torch.lerp(value, begun[name], trainer.options.keep_start) for name, value in weights.items()}
-    if looked_at is not None and BIAS in weights:
+    if looked_at is not None:
         weights = rebalanced(trainer.network, weights, looked_at)
     checkpoint.save(trainer.folder, weights, recipe)
     return trainer.folder / checkpoint.DELTA

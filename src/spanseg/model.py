@@ -115,6 +115,21 @@ def channels_of(recipe: dict[str, Any]) -> int:
     return sum(tissues if one.get("output") == "probabilities" else 1 for one in inputs_of(recipe))
 
 
+def described(recipe: dict[str, Any]) -> dict[str, Any]:
+    """What ``model.toml`` says of a recipe's network, exported or not: its canvas, its inputs and its labels."""
+    structures = protocol_of(recipe).structures
+    return {
+        "canvas": dict(recipe["canvas"]),
+        "input": {
+            "normalisation": "spanseg.intensity.normalise",
+            "orientation": "RAS",
+            "count": channels_of(recipe),
+            "inputs": inputs_of(recipe),
+        },
+        "labels": {"ids": [one.id for one in structures], "names": [one.name for one in structures]},
+    }
+
+
 def build(recipe: dict[str, Any]) -> nn.Module:
     """Build the model of a recipe: :func:`backbone`, then :func:`equip`."""
     return equip(backbone(recipe), recipe)

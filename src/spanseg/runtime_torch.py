@@ -76,13 +76,8 @@ def described(recipe: dict[str, Any], **named: str) -> ModelFolder:
     """
     from spanseg import model
 
-    protocol, canvas = model.protocol_of(recipe), model.canvas_of(recipe)
-    table = {
-        "model": {"name": "in training", "version": "0", "licence": "not stated", "protocol": protocol.name} | named,
-        "canvas": {"shape": list(canvas.shape), "voxel_mm": canvas.voxel_mm},
-        "labels": {"ids": protocol.ids.tolist()},
-        "runtime": {"peak_mib": 1},
-    }
+    about = {"name": "in training", "version": "0", "licence": "not stated", "protocol": model.protocol_of(recipe).name}
+    table = {"model": about | named, **model.described(recipe), "runtime": {"peak_mib": 1}}
     return ModelFolder(Path(), table)
 
 

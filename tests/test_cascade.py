@@ -247,6 +247,13 @@ def test_a_tissue_network_that_has_seen_the_people_is_refused(folded, people):
             folds.tissue_recipes(real_recipe(tuned, people, **settings))
 
 
+def test_an_unknown_key_of_the_real_scans_is_refused_here_too(people, first):
+    recipe = real_recipe(first, people, folds=[str(first)])
+    recipe["real"]["shar"] = 1
+    with pytest.raises(SpansegError, match=r"\[real\] has no option 'shar' \(did you mean 'share'\?\)"):
+        cascade._out_of_fold(recipe)
+
+
 def test_a_person_whom_every_fold_has_seen_is_refused(folded, people):
     one = str(folded[0] / "folds" / "0")
     with pytest.raises(SpansegError, match="was trained on in every fold"):

@@ -204,6 +204,8 @@ def test_real_scans_are_mixed_in(maps, tmp_path):
     assert image.shape == (1, 1, 32, 32, 32)
     assert {0, 1, 2} <= set(target.unique().tolist())
     assert image[0, 0][target[0] > 0].mean() > 2 * image[0, 0][target[0] == 0].mean()
+    del recipe["real"]["share"]
+    assert torch.equal(sources.sources(recipe, [], "cpu")[0].draw(0, 0).image, image), "all of them by default"
 
 
 def test_a_finished_run_asked_for_more_steps_says_so(tmp_path):

@@ -16,7 +16,7 @@ from spanseg.errors import SpansegError
 from spanseg.generation import PackedMap
 from spanseg.interfaces import Source
 from spanseg.rebalance import rebalanced
-from spanseg.sources import options_from, sources, split, with_encoder
+from spanseg.sources import sources, split, with_encoder
 from spanseg.train import Trainer, TrainOptions, validation_score
 
 LOADED = "loaded.txt"
@@ -138,7 +138,7 @@ def prepare_on(
             "from: --from RUN, a model folder, or published weights."
         )
     section = {key: value for key, value in recipe.get("train", {}).items() if key not in ("start", "start_minimum")}
-    options = options_from(TrainOptions, section, "train")
+    options = parts.options_from(TrainOptions, section, "train")
     objective = dict(recipe["objective"])
     reward = parts.build("objectives", objective.pop("name"), objective)
     network = network_of(recipe, folder / LOADED).to(device)

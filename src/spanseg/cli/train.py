@@ -48,9 +48,10 @@ def _maps(data: Path | None, recipe: dict[str, Any]) -> "list[PackedMap]":
     """Label maps to draw synthetic scans from; none for a recipe that trains on real scans alone."""
     from spanseg import generation, model
     from spanseg.errors import SpansegError
+    from spanseg.sources import is_real_alone
 
     if data is None:
-        if recipe.get("real", {}).get("share", 0) >= 1:
+        if is_real_alone(recipe):
             return []
         raise SpansegError("this recipe draws synthetic scans from label maps; say where they are with --data.")
     if data.suffix == ".npz":

@@ -240,6 +240,13 @@ def test_folds_that_are_finished_are_left_as_they_are(folded, tmp_path):
     assert (tmp_path / "run" / "folds" / "0" / checkpoint.DELTA).stat().st_mtime_ns == kept
 
 
+def test_the_folds_that_a_run_has_made_are_not_another_recipe(folded):
+    folder, wanted, _ = folded
+    runs.refuse_another(wanted, folder)
+    with pytest.raises(SpansegError, match=r"cascade.folds = 3, not 2"):
+        runs.refuse_another(wanted | {"cascade": wanted["cascade"] | {"folds": 2}}, folder)
+
+
 def test_a_tissue_network_that_has_seen_the_people_is_refused(folded, people):
     tuned = folded[0] / "folds" / "0"
     for settings in ({}, {"folds": 3}):

@@ -210,8 +210,64 @@ def test_real_scans_are_mixed_in(maps, tmp_path):
 
 def test_a_finished_run_asked_for_more_steps_says_so(tmp_path):
     recipe = tiny.recipe(steps=2)
-    runs.refuse_other_steps(recipe, tmp_path)
+    runs.refuse_another(recipe, tmp_path)
     checkpoint.save(tmp_path, {}, recipe)
-    runs.refuse_other_steps(recipe, tmp_path)
+    runs.refuse_another(recipe, tmp_path)
     with pytest.raises(SpansegError, match=r"finished after 2 steps, and 5 are asked for; .* or remove"):
-        runs.refuse_other_steps(tiny.recipe(steps=5), tmp_path)
+        runs.refuse_another(tiny.recipe(steps=5), tmp_path)
+
+
+def stop_at(step):
+    """Stop a training as a user does."""
+
+    def report(run, row):
+        if row["step"] == step:
+            raise KeyboardInterrupt
+
+    return report
+
+
+def test_a_run_of_another_recipe_is_neither_passed_over_nor_gone_on_with(maps, tmp_path):
+    real = tiny.recipe() | {"real": {"data": "BIDS"}}
+    with pytest.raises(KeyboardInterrupt):
+        runs.train(tiny.recipe(save_every=1), maps, tmp_path, stop_at(3))
+    for other, words in ((tiny.recipe(lr=1e-3), "train.lr = 0.005, not 0.001"), (real, "real.data = nothing, not B")):
+        with pytest.raises(SpansegError, match=f"run of another recipe, with {words}"):
+            runs.train(other, maps, tmp_path, lambda run, row: None)
+    rows = []
+    runs.train(tiny.recipe(steps=6, save_every=2), maps, tmp_path, lambda run, row: rows.append(row["step"]))
+    assert rows == [3, 4, 5, 6]
+    runs.refuse_another(tiny.recipe(steps=6), tmp_path)
+    with pytest.raises(SpansegError, match=r"train.lr = 0.005, not 0.001; ask for the same again, choose another"):
+        runs.refuse_another(tiny.recipe(steps=6, lr=1e-3), tmp_path)
+
+
+def test_a_run_that_was_begun_before_recipes_were_written_first_goes_on(maps, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        runs.train(tiny.recipe(save_every=1), maps, tmp_path, stop_at(3))
+    (tmp_path / "recipe.toml").unlink()
+    rows = []
+    runs.train(tiny.recipe(lr=1e-3), maps, tmp_path, lambda run, row: rows.append(row["step"]))
+    assert rows == [3, 4]
+
+
+def test_what_a_run_fills_into_its_recipe_is_not_another_recipe(maps, tmp_path, monkeypatch):
+    told = told_recipe()
+    told["train"] |= {"save_every": 1, "start": "default-coarse"}
+    coarse, load = tiny.recipe(steps=1), runs.recipes.load
+    monkeypatch.setattr(runs.recipes, "load", lambda name: coarse if name == "default-coarse" else load(name))
+    with pytest.raises(KeyboardInterrupt):
+        runs.train(told, maps, tmp_path / "run", lambda run, row: stop_at(2)(run, row) if run == "run" else None)
+    rows = []
+    runs.train(told, maps, tmp_path / "run", lambda run, row: rows.append((run, row["step"])))
+    assert rows == [("run", 2), ("run", 3), ("run", 4)]
+    runs.refuse_another(told, tmp_path / "run")
+
+
+def test_what_is_drawn_from_is_read_once(maps, tmp_path, monkeypatch):
+    made = []
+    monkeypatch.setattr(runs, "sources", lambda *given: made.append(0) or sources.sources(*given))
+    recipe = tiny.recipe(steps=1, validate_draws=1)
+    recipe["synth"]["left_out"] = 1
+    runs.train(recipe, both_ways(maps), tmp_path, lambda run, row: None)
+    assert len(made) == 1

@@ -40,7 +40,7 @@ def train(
     if chosen.get("train", {}).get("bf16") and device == "cpu" and not machine.computes_in_bf16():
         print("this processor does not compute in bf16: training in f32")
     folder = out or Path("runs") / Path(recipe).stem
-    runs.refuse_other_steps(chosen, folder)
+    runs.refuse_another(chosen, folder)
     print(f"weights: {runs.train(chosen, maps, folder, _Progress(_steps(chosen, folder.name)), device)}")
 
 

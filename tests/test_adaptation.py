@@ -239,6 +239,11 @@ def test_tokens_alone_adapt_and_export(base, pairs, tmp_path):
     assert spanseg.segment(pairs[0][0], model=str(tmp_path / "few")).volumes
 
 
+def test_an_adapter_is_refused_on_a_gpu(adapter):
+    with pytest.raises(SpansegError, match=r"weights.safetensors, and this model is without them, .* use --device cpu"):
+        segmenter.load_model(segmenter.SegmentOptions(model=str(adapter[0]), device="cuda"))
+
+
 def test_people_are_not_on_both_sides(pairs):
     train, test = adaptation.split_people(pairs, [])
     assert train and test and not {scan for scan, _ in train} & {scan for scan, _ in test}

@@ -106,6 +106,8 @@ def test_a_chain_exports_and_segments(first, tmp_path):
     assert measured["f32_against_pytorch"] >= 0.998
     (scan,) = simulate([tiny.write_map(tmp_path / "map.nii.gz")], tmp_path / "bids", 1, voxel_mm=3.0)
     assert spanseg.segment(scan, model=str(tmp_path / "model")).volumes
+    with pytest.raises(SpansegError, match="this model needs another network before it; use --device cpu"):
+        segmenter.load_model(segmenter.SegmentOptions(model=str(tmp_path / "model"), device="cuda"))
 
 
 @pytest.mark.parametrize("takes", [["age"], None])

@@ -38,8 +38,8 @@ class NetworkPredictor(Predictor):
                 "without 'spanseg export'; export it and test its folder."
             )
         self.intervals = Intervals()
-        self.engine = engine or NetworkEngine(network, "cpu", centre=0)
         tell = teller(recipe)
+        self.engine = engine or NetworkEngine(network, "cpu", centre=-1 if tell is None else 0)
         self._teller = None if tell is None else _AsWords(tell)  # type: ignore[assignment]
 
     @functools.cached_property

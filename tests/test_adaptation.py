@@ -9,7 +9,18 @@ import torch
 
 import spanseg
 import tiny
-from spanseg import adaptation, adapter_request, centres, checkpoint, export, model, runtime, segmenter, splits
+from spanseg import (
+    adaptation,
+    adapter_request,
+    centres,
+    checkpoint,
+    export,
+    generation,
+    model,
+    runtime,
+    segmenter,
+    splits,
+)
 from spanseg.cli import main as cli
 from spanseg.errors import SpansegError
 from spanseg.judging import changes, judge
@@ -71,6 +82,16 @@ def test_a_structure_that_the_truth_leaves_out_keeps_what_the_base_model_gives_i
     assert adaptation.with_unlabelled(scan, turned, aseg).unlabelled == ()
     labels_all = LabelledScan("a", truth * 0.0, truth, np.ones(3))
     assert (adaptation.with_unlabelled(labels_all, turned, aseg).classes == truth).all()
+
+
+def test_what_is_replayed_is_drawn_as_the_base_learned_whatever_labels_it_learned_from(tmp_path):
+    recipe = tiny.recipe()
+    recipe["synth"] |= {"silver": 1.0, "lifespan": False}
+    tiny.write_map(tmp_path / "head.nii.gz")
+    maps = generation.read_maps(tmp_path, generation.load_classes(load_protocol("aseg")))
+    drawn = adaptation._synthetic(maps, recipe)
+    assert drawn.options.elastic_mm == recipe["synth"]["elastic_mm"]
+    assert drawn.draw(0, 0).target.any()
 
 
 def test_the_plan_says_what_will_be_trained(adapter):
@@ -216,6 +237,11 @@ def test_tokens_alone_adapt_and_export(base, pairs, tmp_path):
     heard = [value for name, value in names.items() if name.startswith("meetings.") and "scale" in name]
     assert heard and any(value.any() for value in heard), "the tokens of the centre are fed in training"
     assert spanseg.segment(pairs[0][0], model=str(tmp_path / "few")).volumes
+
+
+def test_an_adapter_is_refused_on_a_gpu(adapter):
+    with pytest.raises(SpansegError, match=r"weights.safetensors, and this model is without them, .* use --device cpu"):
+        segmenter.load_model(segmenter.SegmentOptions(model=str(adapter[0]), device="cuda"))
 
 
 def test_people_are_not_on_both_sides(pairs):

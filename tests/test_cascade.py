@@ -106,6 +106,8 @@ def test_a_chain_exports_and_segments(first, tmp_path):
     assert measured["f32_against_pytorch"] >= 0.998
     (scan,) = simulate([tiny.write_map(tmp_path / "map.nii.gz")], tmp_path / "bids", 1, voxel_mm=3.0)
     assert spanseg.segment(scan, model=str(tmp_path / "model")).volumes
+    with pytest.raises(SpansegError, match="this model needs another network before it; use --device cpu"):
+        segmenter.load_model(segmenter.SegmentOptions(model=str(tmp_path / "model"), device="cuda"))
 
 
 @pytest.mark.parametrize("takes", [["age"], None])
@@ -240,11 +242,25 @@ def test_folds_that_are_finished_are_left_as_they_are(folded, tmp_path):
     assert (tmp_path / "run" / "folds" / "0" / checkpoint.DELTA).stat().st_mtime_ns == kept
 
 
+def test_the_folds_that_a_run_has_made_are_not_another_recipe(folded):
+    folder, wanted, _ = folded
+    runs.refuse_another(wanted, folder)
+    with pytest.raises(SpansegError, match=r"cascade.folds = 3, not 2"):
+        runs.refuse_another(wanted | {"cascade": wanted["cascade"] | {"folds": 2}}, folder)
+
+
 def test_a_tissue_network_that_has_seen_the_people_is_refused(folded, people):
     tuned = folded[0] / "folds" / "0"
     for settings in ({}, {"folds": 3}):
         with pytest.raises(SpansegError, match=r"sub-sim000\d: the model in .* was trained on this scan"):
             folds.tissue_recipes(real_recipe(tuned, people, **settings))
+
+
+def test_an_unknown_key_of_the_real_scans_is_refused_here_too(people, first):
+    recipe = real_recipe(first, people, folds=[str(first)])
+    recipe["real"]["shar"] = 1
+    with pytest.raises(SpansegError, match=r"\[real\] has no option 'shar' \(did you mean 'share'\?\)"):
+        cascade._out_of_fold(recipe)
 
 
 def test_a_person_whom_every_fold_has_seen_is_refused(folded, people):

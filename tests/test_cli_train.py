@@ -3,7 +3,8 @@
 import pytest
 
 from spanseg.cli.export import _sentences
-from spanseg.cli.train import _duration, _Progress, _steps
+from spanseg.cli.train import _duration, _maps, _Progress, _steps
+from spanseg.errors import SpansegError
 
 
 def row(step: int, seconds: float = 15.0) -> dict[str, float]:
@@ -36,6 +37,13 @@ def test_a_resumed_training_counts_what_is_left_and_a_stage_has_its_own_steps(
 @pytest.mark.parametrize(("seconds", "words"), [(45, "45 s"), (600, "10 minutes"), (9000, "2.5 hours")])
 def test_durations_are_told_in_their_unit(seconds: float, words: str) -> None:
     assert _duration(seconds) == words
+
+
+def test_real_scans_are_all_there_is_unless_a_share_of_them_is_given() -> None:
+    assert _maps(None, {"real": {"data": "BIDS", "labels": "aseg"}}) == []
+    for mixed in ({"real": {"data": "BIDS", "share": 0.5}}, {}):
+        with pytest.raises(SpansegError, match="draws synthetic scans from label maps; say where they are with --data"):
+            _maps(None, mixed)
 
 
 def test_an_export_is_told_in_plain_sentences() -> None:

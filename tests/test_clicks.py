@@ -10,6 +10,7 @@ from spanseg.deform import Canvas, Draw
 from spanseg.errors import SpansegError
 from spanseg.interfaces import Batch, Sample
 from spanseg.objectives.clicked import Clicked, clicked_again
+from spanseg.objectives.supervised import Supervised
 from spanseg.prompts import Prompt, prompt_from
 
 
@@ -172,6 +173,22 @@ def test_the_objective_says_something_and_rewards_the_last_answer():
     Clicked(silent=1.0, phases=0)(network, Batch(image, target, 0))
     assert torch.equal(network.shown[-1], image)
     assert not image[:, 1:].any()
+
+
+def test_what_a_truth_leaves_out_is_left_out_with_clicks_too():
+    torch.manual_seed(0)
+    network, (image, target, *_) = Remembers(), Unprompted(Balls()).draw(0, 0)
+    everything, all_but_one = (
+        Clicked(silent=1.0, phases=0)(network, Batch(image, target, 0, unlabelled=left_out))
+        for left_out in ((), ((1,),))
+    )
+    expected = Supervised(phases=0, rarity=0.1)(network, Batch(image, target, 0, unlabelled=((1,),)))
+    assert all_but_one == expected != everything
+
+
+def test_an_unknown_option_of_clicks_is_refused_with_the_nearest():
+    with pytest.raises(SpansegError, match=r"\[objective.clicks\] has no option 'emptyy' \(did you mean 'empty'\?\)"):
+        Clicked(clicks={"emptyy": 1.0})
 
 
 @pytest.mark.parametrize(

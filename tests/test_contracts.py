@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from spanseg import checkpoint, model, parts
 from spanseg.errors import SpansegError
-from spanseg.interfaces import Told
+from spanseg.interfaces import TokenSource, Told
 
 WIDTH, WORDS = 384, 6
 BACKBONES: dict[str, dict[str, Any]] = {  # the smallest of each kind, with the shape of its canvas
@@ -103,6 +103,22 @@ MANNERS = [(name, meet, "deep") for name in TOLD for meet in ("gated", "prepend"
     ("swin_unetr", "prepend", "shallow"),
     ("swin_unetr", "gated", "shallow"),
 ]
+
+
+@pytest.mark.parametrize("source", parts.names("tokens"))
+@pytest.mark.parametrize(("name", "points"), [("unetr", ["layer11_0", "layer12_0"]), ("res_unet", FED["res_unet"])])
+def test_tokens_come_for_each_point_under_names_that_stored_weights_have(
+    name: str, points: list[str], source: str
+) -> None:
+    network: Any = model.build(recipe_of(name, source, "frozen_encoder"))
+    assert not any("_" in stage for stage in network.backbone.stages), "what follows it is the number of a block"
+    source_of: TokenSource = network.tokens
+    assert list(source_of.points) == list(network.meetings) == points
+    made = source_of.forward(told(0, 1))
+    assert list(made) == points
+    for point, (tokens, mask) in made.items():
+        assert tokens.shape == (2, mask.shape[1], source_of.points[point]) and mask.dtype == torch.bool
+        assert any(f".{point}" in key for key in network.state_dict() if key.startswith("tokens."))
 
 
 @pytest.mark.parametrize("source", ["knowledge", "learned"])

@@ -12,9 +12,14 @@ import pytest
 import torch
 
 import tiny
-from spanseg import checkpoint, export, graph, model, runtime, splits
+from spanseg import checkpoint, export, graph, model, runtime, runtime_torch, splits
+from spanseg import recipe as recipes
 from spanseg.errors import SpansegError
+from spanseg.network_predictor import NetworkPredictor
 from spanseg.splits import Member
+
+OF_RECIPE = ("canvas", "input", "labels")
+"""Sections of model.toml that follow from the recipe alone."""
 
 
 @pytest.fixture(scope="module")
@@ -75,9 +80,21 @@ def test_a_recipe_of_windows_gives_a_model_of_windows():
     recipe["canvas"]["windows"] = True
     table = export._table(recipe, export.Description("tiny", "1", "Apache-2.0", "nothing"), torch.nn.Identity())
     assert runtime.ModelFolder(Path(), table).windows
+    unexported = NetworkPredictor(recipe, torch.nn.Identity()).folder
+    assert unexported.windows and unexported.table.items() >= {key: table[key] for key in OF_RECIPE}.items()
     recipe["canvas"]["windows"] = "yes"
     with pytest.raises(SpansegError, match="windows = true"):
         model.canvas_of(recipe)
+
+
+@pytest.mark.parametrize("recipe", ["step1-cascade", "click"])
+def test_a_network_that_sees_more_than_the_scan_is_described_so_and_refused_in_memory(recipe):
+    recipe = recipes.load(recipe)
+    described = runtime_torch.described(recipe).table
+    table = export._table(recipe, export.Description("tiny", "1", "Apache-2.0", "nothing"), torch.nn.Identity())
+    assert {key: described[key] for key in OF_RECIPE} == {key: table[key] for key in OF_RECIPE}
+    with pytest.raises(SpansegError, match=r"only one that sees the scan alone .* export it and test its folder"):
+        NetworkPredictor(recipe, torch.nn.Identity())
 
 
 def test_probabilities_equal_pytorchs(run, canvas, exported):

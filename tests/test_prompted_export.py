@@ -14,6 +14,7 @@ from spanseg.facts import Facts
 from spanseg.images import read_scan
 from spanseg.report import render_report
 from spanseg.runtime import Engine, Words, open_model
+from spanseg.runtime_torch import TorchEngine
 from spanseg.sentences import load_table
 from spanseg.simulate import simulate
 from spanseg.telling import MARGINAL_AGES_YEARS, Teller
@@ -71,6 +72,26 @@ def test_it_agrees_with_pytorch_for_every_sentence(run, canvas, exported):
         answers.append(engine(canvas, Words(*table.embed(facts))))
         assert np.abs(answers[-1] - expected).max() < 1.5
     assert (answers[0] != answers[1]).any() and (answers[1] != answers[2]).any()
+
+
+@pytest.mark.parametrize("source", ["knowledge", "learned", None])
+def test_pytorch_tells_a_network_what_the_exported_graph_does(source, run, exported, canvas, tmp_path):
+    """As on a GPU, where the centre is told too, though a scan comes without words."""
+    folder = exported
+    if source != "knowledge":
+        chosen = tiny.recipe() | ({"tokens": {"name": source, "stages": ["decoder0"], "centres": 2}} if source else {})
+        torch.manual_seed(0)
+        network = model.build(chosen)
+        with torch.no_grad():
+            for parameter in getattr(network, "meetings", torch.nn.Module()).parameters():
+                parameter.add_(0.3 * torch.randn_like(parameter))
+        checkpoint.save(tmp_path / "run", dict(network.named_parameters()), chosen)
+        folder = tmp_path / "model"
+        export.export(tmp_path / "run", folder, export.Description("of", "1", "Apache-2.0", "nothing"), [canvas])
+    words = Words(*load_table().embed(Facts(age_years=72))) if source == "knowledge" else None
+    expected = Engine(open_model(str(folder)), "f32", 1)(canvas, words)
+    found = TorchEngine(open_model(str(folder)), "f32", "cpu")(canvas, words)
+    assert np.abs(found.astype(int) - expected).max() <= 1
 
 
 def test_facts_change_the_result_and_the_diagnosis_only_when_asked(exported, scan):

@@ -47,6 +47,30 @@ def test_too_large_rare_classes_are_made_smaller():
         assert (excess > 1.5) == bool(sign)
 
 
+class _Told(nn.Module):
+    """The three classes behind a frozen layer, as the backbone of a network that is told something."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.backbone = nn.Conv3d(1, 1, 1), _Pixelwise()
+        nn.init.constant_(self.first.weight, 1.0)
+        nn.init.zeros_(self.first.bias)
+
+    def forward(self, image):
+        return self.backbone(self.first(image))
+
+
+def test_weights_of_a_part_of_a_network_are_rebalanced_under_the_name_that_they_have_there():
+    kernel, bias = torch.tensor([0.0, 4.0, 8.0]).reshape(3, 1, 1, 1, 1), torch.tensor([0.0, -2.0, -8.0])
+    plain = rebalanced(_Pixelwise(), {"classify.weight": kernel, BIAS: bias}, _Source())
+    of_part = {"backbone.classify.weight": kernel, f"backbone.{BIAS}": bias}
+    told = rebalanced(_Told(), of_part, _Source())
+    assert told.keys() == of_part.keys()
+    assert torch.equal(told[f"backbone.{BIAS}"], plain[BIAS]) and not torch.equal(plain[BIAS], bias)
+    without = {"backbone.classify.weight": kernel}
+    assert rebalanced(_Told(), without, _Source()) is without
+
+
 def test_classes_get_back_the_volumes_that_they_had():
     torch.manual_seed(0)
 

@@ -24,6 +24,11 @@ def maps(tmp_path_factory):
     return generation.read_maps(folder, load_classes(model.protocol_of(tiny.recipe())))
 
 
+def both_ways(maps):
+    """Two maps that are not the same: the head, and the head turned."""
+    return [maps[0], replace(maps[0], name="turned", classes=np.ascontiguousarray(maps[0].classes[::-1]))]
+
+
 def test_an_encoder_that_nobody_trained_is_not_frozen(maps, tmp_path):
     recipe = tiny.recipe() | {"adapt": {"name": "frozen_encoder"}}
     with pytest.raises(SpansegError, match="'frozen_encoder' freezes weights that nobody has trained"):
@@ -87,6 +92,20 @@ def test_a_run_writes_weights_that_another_run_starts_from(maps, tmp_path):
     stored = checkpoint.load_tensors(weights)
     for name, parameter in second.network.named_parameters():
         torch.testing.assert_close(parameter.detach(), stored[name])
+
+
+@pytest.mark.parametrize(("adapt", "tokens"), [("decoder", None), ("frozen_encoder", {"name": "knowledge"})])
+def test_a_run_with_a_frozen_encoder_comes_to_its_end(maps, tmp_path, adapt, tokens):
+    checkpoint.save(tmp_path / "first", dict(model.build(tiny.recipe()).named_parameters()), tiny.recipe())
+    recipe = tiny.recipe(steps=1, start=str(tmp_path / "first"), validate_draws=1) | {"adapt": {"name": adapt}}
+    recipe["synth"]["left_out"] = 1
+    if tokens:
+        recipe["tokens"] = tokens | {"stages": ["decoder0"]}
+    runs.train(recipe, both_ways(maps), tmp_path / "second", lambda run, row: None)
+    before, network = (checkpoint.restore(tmp_path / run)[1] for run in ("first", "second"))
+    after = getattr(network, "backbone", network).state_dict()
+    same = {name.partition(".")[0] for name, value in before.state_dict().items() if torch.equal(value, after[name])}
+    assert "stem" in same and "classify" not in same
 
 
 @pytest.mark.parametrize("share", [0.5, 1.0])
@@ -153,8 +172,7 @@ def test_a_chain_trains_what_it_starts_from_first_and_once(maps, tmp_path, monke
 
 
 def test_a_run_writes_its_split_and_what_it_starts_from_must_not_have_seen_the_left_out_maps(maps, tmp_path):
-    turned = replace(maps[0], name="turned", classes=np.ascontiguousarray(maps[0].classes[::-1]))
-    both = [maps[0], turned]
+    both = both_ways(maps)
     recipe = tiny.recipe(steps=1, validate_draws=1)
     recipe["synth"]["left_out"] = 1
     runs.train(recipe, both, tmp_path / "first", lambda run, row: None)
@@ -186,12 +204,70 @@ def test_real_scans_are_mixed_in(maps, tmp_path):
     assert image.shape == (1, 1, 32, 32, 32)
     assert {0, 1, 2} <= set(target.unique().tolist())
     assert image[0, 0][target[0] > 0].mean() > 2 * image[0, 0][target[0] == 0].mean()
+    del recipe["real"]["share"]
+    assert torch.equal(sources.sources(recipe, [], "cpu")[0].draw(0, 0).image, image), "all of them by default"
 
 
 def test_a_finished_run_asked_for_more_steps_says_so(tmp_path):
     recipe = tiny.recipe(steps=2)
-    runs.refuse_other_steps(recipe, tmp_path)
+    runs.refuse_another(recipe, tmp_path)
     checkpoint.save(tmp_path, {}, recipe)
-    runs.refuse_other_steps(recipe, tmp_path)
+    runs.refuse_another(recipe, tmp_path)
     with pytest.raises(SpansegError, match=r"finished after 2 steps, and 5 are asked for; .* or remove"):
-        runs.refuse_other_steps(tiny.recipe(steps=5), tmp_path)
+        runs.refuse_another(tiny.recipe(steps=5), tmp_path)
+
+
+def stop_at(step):
+    """Stop a training as a user does."""
+
+    def report(run, row):
+        if row["step"] == step:
+            raise KeyboardInterrupt
+
+    return report
+
+
+def test_a_run_of_another_recipe_is_neither_passed_over_nor_gone_on_with(maps, tmp_path):
+    real = tiny.recipe() | {"real": {"data": "BIDS"}}
+    with pytest.raises(KeyboardInterrupt):
+        runs.train(tiny.recipe(save_every=1), maps, tmp_path, stop_at(3))
+    for other, words in ((tiny.recipe(lr=1e-3), "train.lr = 0.005, not 0.001"), (real, "real.data = nothing, not B")):
+        with pytest.raises(SpansegError, match=f"run of another recipe, with {words}"):
+            runs.train(other, maps, tmp_path, lambda run, row: None)
+    rows = []
+    runs.train(tiny.recipe(steps=6, save_every=2), maps, tmp_path, lambda run, row: rows.append(row["step"]))
+    assert rows == [3, 4, 5, 6]
+    runs.refuse_another(tiny.recipe(steps=6), tmp_path)
+    with pytest.raises(SpansegError, match=r"train.lr = 0.005, not 0.001; ask for the same again, choose another"):
+        runs.refuse_another(tiny.recipe(steps=6, lr=1e-3), tmp_path)
+
+
+def test_a_run_that_was_begun_before_recipes_were_written_first_goes_on(maps, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        runs.train(tiny.recipe(save_every=1), maps, tmp_path, stop_at(3))
+    (tmp_path / "recipe.toml").unlink()
+    rows = []
+    runs.train(tiny.recipe(lr=1e-3), maps, tmp_path, lambda run, row: rows.append(row["step"]))
+    assert rows == [3, 4]
+
+
+def test_what_a_run_fills_into_its_recipe_is_not_another_recipe(maps, tmp_path, monkeypatch):
+    told = told_recipe()
+    told["train"] |= {"save_every": 1, "start": "default-coarse"}
+    coarse, load = tiny.recipe(steps=1), runs.recipes.load
+    monkeypatch.setattr(runs.recipes, "load", lambda name: coarse if name == "default-coarse" else load(name))
+    with pytest.raises(KeyboardInterrupt):
+        runs.train(told, maps, tmp_path / "run", lambda run, row: stop_at(2)(run, row) if run == "run" else None)
+    rows = []
+    runs.train(told, maps, tmp_path / "run", lambda run, row: rows.append((run, row["step"])))
+    assert rows == [("run", 2), ("run", 3), ("run", 4)]
+    runs.refuse_another(told, tmp_path / "run")
+
+
+def test_what_is_drawn_from_is_read_once(maps, tmp_path, monkeypatch):
+    made = []
+    monkeypatch.setattr(runs, "sources", lambda *given: made.append(0) or sources.sources(*given))
+    recipe = tiny.recipe(steps=1, validate_draws=1)
+    recipe["synth"]["left_out"] = 1
+    runs.train(recipe, both_ways(maps), tmp_path, lambda run, row: None)
+    assert len(made) == 1

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import tiny
+from spanseg import sampling
 from spanseg.deform import Canvas
 from spanseg.errors import SpansegError
 from spanseg.interfaces import Sample, Told
@@ -15,7 +16,7 @@ from spanseg.labelled import RealOptions, labelled_scans, pair_scans, read_label
 from spanseg.labels import UNKNOWN, load_protocol
 from spanseg.rebalance import BIAS, rebalanced
 from spanseg.sampling import LabelledScan, Mixture, RealScans, batch_of, stack_told
-from spanseg.synth import SynthOptions
+from spanseg.synth import SynthOptions, normalise
 from spanseg.train import score_sample
 
 ASEG = load_protocol("aseg")
@@ -44,6 +45,24 @@ def test_seed_and_index_decide_the_draw() -> None:
     first, again, other = source.draw(0, 3), source.draw(0, 3), source.draw(0, 4)
     assert torch.equal(first.image, again.image) and torch.equal(first.target, again.target)
     assert not torch.equal(first.image, other.image)
+
+
+def test_scans_are_looked_at_as_they_are() -> None:
+    """On a canvas of the scan's own voxels round the middle of its brain, every draw is the scan."""
+    labels = scan("a")
+    inside = np.argwhere(labels.classes > 0)
+    middle = (inside.min(0) + inside.max(0)) // 2
+    classes = np.full_like(labels.classes, UNKNOWN)  # one voxel counts, and so lies in the middle of the canvas
+    classes[tuple(middle)] = ASEG.class_of(10)
+    seen = np.random.default_rng(0).random(labels.image.shape).astype(np.float32)
+    near = tuple(slice(int(one) - 8, int(one) + 9) for one in middle)
+    one = LabelledScan("a", seen, classes, labels.voxel_mm)
+    source = RealScans([one], ASEG, Canvas((17, 17, 17), 4.0), sampling.STILL)
+    as_it_is = normalise(source.scans[0][0][near])
+    for index in range(6):
+        drawn = source.draw(0, index)
+        assert torch.allclose(drawn.image[0, 0], as_it_is, atol=1e-4)
+        assert torch.equal(drawn.target[0], torch.from_numpy(classes[near]).long())
 
 
 def test_unlabelled_classes_follow_their_scan_and_its_side() -> None:

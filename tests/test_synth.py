@@ -11,7 +11,7 @@ from spanseg.errors import SpansegError
 from spanseg.generation import PackedMap, load_classes, pack
 from spanseg.labels import load_protocol
 from spanseg.sources import synth_options
-from spanseg.synth import Canvas, Generator, SynthOptions, blur
+from spanseg.synth import Canvas, Draw, Generator, NearStructures, SynthOptions, blur, scanner
 from spanseg.volume import Volume
 
 ASEG = load_protocol("aseg")
@@ -68,6 +68,34 @@ def test_left_structures_lie_left_flipped_or_not(tiny_labels: Volume) -> None:
             assert where[0] < where[1], f"draw {index}: id {a} lies right of id {b}"
         sides.append((bool((target == left).any()), bool((target == right).any())))
     assert set(sides) == {(True, False), (False, True)}
+
+
+def middles(kind: type[Generator], labels: Volume) -> set[int]:
+    """Classes in the middle of small canvases that are not moved."""
+    options = replace(WHOLE, shift_mm=0.0, elastic_mm=0.0)
+    source = kind([pack(labels, TABLE, "map")], TABLE, Canvas((9, 9, 9), 4.0), options)
+    return {int(source.draw(0, index).target[0, 4, 4, 4]) for index in range(24)}
+
+
+def test_neighbourhoods_are_centred_on_structures_and_whole_heads_on_the_brain(tiny_labels: Volume) -> None:
+    assert len(middles(Generator, tiny_labels)) <= 2, "the middle of the brain, flipped or not"
+    found = middles(NearStructures, tiny_labels)
+    assert 0 not in found and len(found) > 8
+
+
+def test_the_middle_of_the_brain_is_looked_up_and_not_drawn(tiny_labels: Volume) -> None:
+    """Else all that is drawn after it would be another scan than the one that shipped networks were trained on."""
+    source, draw = generator(tiny_labels), Draw(0, 0, CANVAS, torch.device("cpu"))
+    before = draw.rng.bit_generator.state
+    assert np.array_equal(source._centre(draw, 0), source.maps[0][1])
+    assert draw.rng.bit_generator.state == before
+
+
+def test_ghosts_fall_on_few_thick_slices_too() -> None:
+    options = replace(WHOLE, thick=1.0, thickness_mm=12.0, ghost=1.0)
+    for index in range(12):
+        draw = Draw(0, index, Canvas((16, 16, 16), 1.0), torch.device("cpu"))
+        assert scanner(torch.rand(16, 16, 16), draw, options).isfinite().all()
 
 
 def test_stripped_scans_are_empty_outside_and_keep_the_brain(tiny_labels: Volume) -> None:

@@ -25,8 +25,8 @@ from spanseg.rebalance import soft_volumes, with_volumes
 from spanseg.runtime import open_model
 from spanseg.sampling import GENTLE, STILL, LabelledScan, Mixture, RealScans, batch_of
 from spanseg.segmenter import SegmentOptions, load_model, segment_scan
-from spanseg.sources import options_from, teller
-from spanseg.synth import Generator, SynthOptions
+from spanseg.sources import synth_options, teller
+from spanseg.synth import Generator
 from spanseg.told import Telling
 from spanseg.train import Trainer, TrainOptions
 from spanseg.volume import Volume, canonical
@@ -180,7 +180,7 @@ def adapt(
 
 def _train_options(recipe: dict[str, Any]) -> TrainOptions:
     section = {key: value for key, value in recipe["train"].items() if key != "start"}
-    options: TrainOptions = options_from(TrainOptions, section, "train")
+    options: TrainOptions = parts.options_from(TrainOptions, section, "train")
     return options
 
 
@@ -252,9 +252,8 @@ def _source(
 
 def _synthetic(maps: list[generation.PackedMap], recipe: dict[str, Any]) -> Source:
     """Synthetic scans as the base model learned from."""
-    section = {key: value for key, value in recipe.get("synth", {}).items() if key != "left_out"}
     table = generation.load_classes(model.protocol_of(recipe))
-    return Generator(maps, table, model.canvas_of(recipe), options_from(SynthOptions, section, "synth"))
+    return Generator(maps, table, model.canvas_of(recipe), synth_options(recipe))
 
 
 def with_unlabelled(scan: LabelledScan, found: Volume, protocol: Protocol) -> LabelledScan:

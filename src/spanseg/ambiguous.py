@@ -18,7 +18,7 @@ from spanseg.facts import Facts
 from spanseg.generation import GenerationClasses, PackedMap
 from spanseg.interfaces import Sample, Told
 from spanseg.labels import UNKNOWN
-from spanseg.synth import OFFSETS, Generator, SynthOptions
+from spanseg.synth import OFFSETS, Generator, SynthOptions, deformation
 
 BAND_MM, GONE_YEARS = 4.0, 1.0
 """Width of the band at birth, and the age at which nothing is left of it."""
@@ -111,7 +111,7 @@ class Ambiguous(Generator):
         """The scan of a given person; all that is not about the person follows from seed and index."""
         draw = Draw(seed, index, self.canvas, self.device)
         codes, centre, voxel_mm = self.maps[int(draw.rng.integers(len(self.maps)))]
-        how = self._deformation(draw)
+        how = deformation(draw, self.options)
         place, larger = how.through(centre, voxel_mm), abs(np.linalg.det(how.matrix)) ** (-1 / 3)
         reads = [place.nearest(codes, offset).int() for offset in ((0.0, 0.0, 0.0), *OFFSETS)]
 

@@ -18,6 +18,7 @@ from spanseg.errors import SpansegError
 from spanseg.interfaces import Sample, Source
 from spanseg.labelled import RealOptions, chosen_pairs
 from spanseg.participants import participant_of
+from spanseg.parts import options_from
 from spanseg.told import TAKES
 
 
@@ -123,7 +124,7 @@ def _out_of_fold(recipe: dict[str, Any]) -> dict[str, nn.Module]:
         raise SpansegError("[cascade] folds are trained by 'spanseg train'; here their runs are needed, as a list.")
     made = [checkpoint.restore(Path(run)) for run in folds]
     chosen = {}
-    for scan, _ in chosen_pairs(RealOptions(**recipe["real"])):
+    for scan, _ in chosen_pairs(options_from(RealOptions, recipe["real"], "real")):
         person = participant_of(scan)
         unseen = [network for tissue, network in made if person not in tissue["real"]["subjects"]]
         if not unseen:

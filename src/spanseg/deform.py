@@ -62,14 +62,22 @@ class Deformation:
         shear: largest shear.
         shift_mm: largest shift of the centre along each axis.
         elastic_mm: standard deviation of the smooth displacement.
+        flips: exchange left and right in half of the draws.
     """
 
     def __init__(
-        self, draw: Draw, rotation: float, scaling: float, shear: float, shift_mm: float, elastic_mm: float
+        self,
+        draw: Draw,
+        rotation: float,
+        scaling: float,
+        shear: float,
+        shift_mm: float,
+        elastic_mm: float,
+        flips: bool = True,
     ) -> None:
         self.draw = draw
         self.matrix = _affine(draw.rng, rotation, scaling, shear)
-        self.flip = bool(draw.rng.random() < 0.5)
+        self.flip = bool(draw.rng.random() < 0.5) and flips  # drawn in any case, so that the rest stays the same
         if self.flip:
             self.matrix = self.matrix @ np.diag([-1.0, 1.0, 1.0])
         self.shift_mm = draw.rng.uniform(-1, 1, 3) * shift_mm

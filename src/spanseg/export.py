@@ -169,24 +169,16 @@ def _publish(draft: Path, folder: Path) -> None:
 
 
 def _table(recipe: dict[str, Any], description: Description, network: nn.Module) -> dict[str, Any]:
-    protocol = model.protocol_of(recipe)
+    about = {
+        "title": recipes.title_of(recipe, description.name),
+        "protocol": model.protocol_of(recipe).name,
+        "backbone": recipe["backbone"]["name"],
+        "parameters": sum(p.numel() for p in network.parameters()),
+        "told": list(recipe["tokens"].get("facts", TAKES)) if _source(recipe) == "knowledge" else [],
+    }
     return {
-        "model": dataclasses.asdict(description)
-        | {
-            "title": recipes.title_of(recipe, description.name),
-            "protocol": protocol.name,
-            "backbone": recipe["backbone"]["name"],
-            "parameters": sum(p.numel() for p in network.parameters()),
-            "told": list(recipe["tokens"].get("facts", TAKES)) if _source(recipe) == "knowledge" else [],
-        },
-        "canvas": dict(recipe["canvas"]),
-        "input": {
-            "normalisation": "spanseg.intensity.normalise",
-            "orientation": "RAS",
-            "count": model.channels_of(recipe),
-            "inputs": model.inputs_of(recipe),
-        },
-        "labels": {"ids": [s.id for s in protocol.structures], "names": [s.name for s in protocol.structures]},
+        "model": dataclasses.asdict(description) | about,
+        **model.described(recipe),
         "runtime": {"bf16_agrees": False},
     }
 

@@ -11,7 +11,7 @@ from spanseg.cascade import first_run
 from spanseg.errors import SpansegError
 from spanseg.labelled import RealOptions, chosen_pairs
 from spanseg.participants import participant_of
-from spanseg.sources import options_from
+from spanseg.parts import options_from
 
 FOLDER = "folds"
 EVERYONE = "all"

@@ -103,6 +103,17 @@ class Backbone(Protocol):
         ...
 
 
+class TokenSource(Protocol):
+    """What a network is told, as tokens; a module built with ``points`` and the recipe's ``[tokens]`` as keywords."""
+
+    points: dict[str, int]
+    """Channels of each point at which its tokens meet features, by the point's name, which is a module's name too."""
+
+    def forward(self, told: Told) -> dict[str, tuple[Tensor, Tensor]]:
+        """Return tokens (batch, token, channel) and which of them count (batch, token), for each point."""
+        ...
+
+
 class Adaptation(Protocol):
     """Which parts of a model may change: it wraps layers and sets ``requires_grad``, nothing else."""
 

@@ -28,13 +28,13 @@ class Prompted(nn.Module):
     Args:
         backbone: the network; its modules keep their names and weights.
         tokens: what it is told, as tokens for each point.
-        meetings: where tokens meet features, by point.
+        meetings: where tokens meet features, by point; a module's name holds no dot, so a point's does not either.
     """
 
     def __init__(self, backbone: nn.Module, tokens: nn.Module, meetings: dict[str, meeting.Meeting]) -> None:
         super().__init__()
         self.backbone, self.tokens = backbone, tokens
-        self.meetings = nn.ModuleDict({_key(point): place for point, place in meetings.items()})
+        self.meetings = nn.ModuleDict(meetings)
 
     @property
     def stride(self) -> int:
@@ -51,7 +51,7 @@ class Prompted(nn.Module):
         """
         with ExitStack() as stack:
             for point, tokens in ({} if told is None else self.tokens(told)).items():
-                stack.enter_context(self.meetings[_key(point)].feeding(tokens))  # type: ignore[operator]
+                stack.enter_context(self.meetings[point].feeding(tokens))  # type: ignore[operator]
             logits: Tensor = self.backbone(image, **options)
         return logits
 
@@ -115,6 +115,21 @@ def channels_of(recipe: dict[str, Any]) -> int:
     return sum(tissues if one.get("output") == "probabilities" else 1 for one in inputs_of(recipe))
 
 
+def described(recipe: dict[str, Any]) -> dict[str, Any]:
+    """What ``model.toml`` says of a recipe's network, exported or not: its canvas, its inputs and its labels."""
+    structures = protocol_of(recipe).structures
+    return {
+        "canvas": dict(recipe["canvas"]),
+        "input": {
+            "normalisation": "spanseg.intensity.normalise",
+            "orientation": "RAS",
+            "count": channels_of(recipe),
+            "inputs": inputs_of(recipe),
+        },
+        "labels": {"ids": [one.id for one in structures], "names": [one.name for one in structures]},
+    }
+
+
 def build(recipe: dict[str, Any]) -> nn.Module:
     """Build the model of a recipe: :func:`backbone`, then :func:`equip`."""
     return equip(backbone(recipe), recipe)
@@ -139,8 +154,7 @@ def backbone(recipe: dict[str, Any]) -> nn.Module:
         )
     if max(canvas.shape) == stride:  # nothing to normalise over at the coarsest grid
         raise SpansegError(
-            f"canvas {canvas.shape} is too small for nets.{name}: at least one edge must be {2 * stride} voxels or "
-            "more."
+            f"canvas {canvas.shape} is too small for nets.{name}: one edge at least must be {2 * stride} voxels long."
         )
     return network
 
@@ -184,7 +198,7 @@ def _told(network: Any, section: dict[str, Any]) -> Prompted:
         places = _first(network, named[0], meet)
     else:
         places = {point: place for stage in named for point, place in _every(network, stage, meet).items()}
-    channels = {point: network.stages[point.partition(".")[0]] for point in places}
+    channels = {point: network.stages[point.partition("_")[0]] for point in places}
     return Prompted(network, parts.build("tokens", name, section, points=channels), places)
 
 
@@ -194,19 +208,14 @@ def _every(network: Any, stage: str, meet: str) -> dict[str, meeting.Meeting]:
     if not blocks:
         return {stage: meeting.TwoWay(network.stage_module(stage), network.stages[stage])}
     kind = meeting.Gated if meet == "gated" else meeting.Prepended
-    return {f"{stage}.{number}": kind(block) for number, block in enumerate(blocks)}
+    return {f"{stage}_{number}": kind(block) for number, block in enumerate(blocks)}
 
 
 def _first(network: Any, stage: str, meet: str) -> dict[str, meeting.Meeting]:
     """The first point of a stage alone; in a plain transformer the tokens then stay in its sequence."""
     transformer = getattr(network, "sequence", None)
     if transformer is not None and meet == "prepend":
-        return {f"{stage}.0": meeting.InSequence(transformer)}
+        return {f"{stage}_0": meeting.InSequence(transformer)}
     places = _every(network, stage, meet)
     point = next(iter(places))
     return {point: places[point]}
-
-
-def _key(point: str) -> str:
-    """Name of a point as a module's name, which must not hold a dot."""
-    return point.replace(".", "_")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import importlib
 import inspect
@@ -50,12 +51,30 @@ def build(folder: str, name: str, options: dict[str, Any], **given: Any) -> Any:
     """
     part = find(folder, name)
     takes = [key for key in inspect.signature(part).parameters if key not in given]
+    _require_known(options, takes, f"{folder}.{part.__name__}")
+    return part(**options, **given)
+
+
+def options_from(kind: type[Any], table: dict[str, Any], where: str) -> Any:
+    """Build an options dataclass from a section of a recipe.
+
+    Args:
+        kind: the dataclass.
+        table: its fields as the recipe writes them.
+        where: name of the section.
+
+    Raises:
+        SpansegError: an unknown key, with the nearest one that exists.
+    """
+    _require_known(table, [field.name for field in dataclasses.fields(kind)], f"the recipe's [{where}]")
+    return kind(**table)
+
+
+def _require_known(options: dict[str, Any], takes: list[str], who: str) -> None:
+    """Refuse options that somebody does not take."""
     for key in options:
         if key not in takes:
-            raise SpansegError(
-                f"{folder}.{part.__name__} has no option '{key}'{_hint(key, takes)}; it takes: {', '.join(takes)}."
-            )
-    return part(**options, **given)
+            raise SpansegError(f"{who} has no option '{key}'{_hint(key, takes)}; it takes: {', '.join(takes)}.")
 
 
 def _hint(word: str, candidates: list[str]) -> str:

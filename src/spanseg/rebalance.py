@@ -18,7 +18,7 @@ from spanseg.labels import UNKNOWN
 from spanseg.train import score_sample
 
 BIAS = "classify.bias"
-"""Parameter that holds the bias of the logits."""
+"""How the parameter's name ends that holds the bias of the logits."""
 STRENGTHS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5)
 MOST_SHIFT = 5.0
 """Farthest that a bias is moved to keep a volume; it makes something 148 times as likely."""
@@ -33,19 +33,34 @@ def rebalanced(network: nn.Module, weights: dict[str, Tensor], source: Source, d
 
     Args:
         network: takes the weights in place, to be looked at.
-        weights: by parameter name; must hold ``BIAS``.
+        weights: what was trained, by parameter name; without the bias of the logits among them nothing is changed.
         source: left-out cases.
         draws: how many to look at.
     """
+    bias = _bias_among(weights)
+    if bias is None:
+        return weights
+    _put(network, weights)
     with torch.no_grad():
-        for name, parameter in network.named_parameters():
-            parameter.copy_(weights[name])
         answers = [_answer(network, source.draw(20_011, index)) for index in range(draws)]
-    shift = _log_frequencies([sample.target for _, sample in answers], len(weights[BIAS]))
+    shift = _log_frequencies([sample.target for _, sample in answers], len(weights[bias]))
     scores = [(strength, *_score(answers, strength * shift)) for strength in STRENGTHS]
     best = max(dice for _, dice, _ in scores)
     strength = min((error, value) for value, dice, error in scores if dice >= best - TOLERANCE)[1]
-    return weights | {BIAS: weights[BIAS] + strength * shift}
+    return weights | {bias: weights[bias] + strength * shift}
+
+
+def _bias_among(weights: dict[str, Tensor]) -> str | None:
+    """Name of the bias of the logits, of a network that is told something too; ``None`` if it is not there."""
+    return next((name for name in weights if name.endswith(BIAS)), None)
+
+
+def _put(network: nn.Module, weights: dict[str, Tensor]) -> None:
+    """Copy weights into a network, by name; what is not among them stays as it is."""
+    named = dict(network.named_parameters())
+    with torch.no_grad():
+        for name, value in weights.items():
+            named[name].copy_(value)
 
 
 def soft_volumes(network: nn.Module, samples: Sequence[Sample], classes: Sequence[int]) -> dict[int, float]:
@@ -64,14 +79,11 @@ def with_volumes(
         samples: over whose images the volumes hold.
         volumes: of :func:`soft_volumes`, by class.
     """
-    name = next((one for one in weights if one.endswith(BIAS)), None)
+    name, result = _bias_among(weights), dict(weights)
     if name is None:
         return weights
-    named, result = dict(network.named_parameters()), dict(weights)
     for index, wanted in list(volumes.items()) * (1 if len(volumes) == 1 else SWEEPS):
-        with torch.no_grad():
-            for key, value in result.items():
-                named[key].copy_(value)
+        _put(network, result)
         against, low, high = _odds_against(network, samples, index), -MOST_SHIFT, MOST_SHIFT
         for _ in range(30):
             middle = (low + high) / 2

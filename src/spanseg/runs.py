@@ -1,6 +1,7 @@
 """From a recipe and a folder of label maps to a finished training run."""
 
 import functools
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,14 @@ from spanseg.cascade import first_run
 from spanseg.errors import SpansegError
 from spanseg.generation import PackedMap
 from spanseg.interfaces import Objective, Source
-from spanseg.rebalance import BIAS, rebalanced
-from spanseg.sources import options_from, sources, split, with_encoder
+from spanseg.rebalance import rebalanced
+from spanseg.sources import sources, split, with_encoder
 from spanseg.train import Trainer, TrainOptions, validation_score
 
 LOADED = "loaded.txt"
 """What of published weights went into the network that a run began with."""
+RECIPE = "recipe.toml"
+_MAY_CHANGE = ("train.steps", "train.save_every", "tokens.encoder")
 
 
 def train(
@@ -41,17 +44,23 @@ def train(
         folder: where the run lives; earlier stages live beside it.
         report: called after each step with the run's name and the row that goes into ``history.csv``.
         device: where the work is done.
+
+    Raises:
+        SpansegError: the recipe cannot be trained, or a run of another one was stopped in the folder.
     """
     if (folder / checkpoint.DELTA).is_file():
         return folder / checkpoint.DELTA
+    refuse_another(recipe, folder)
     start = recipe.get("train", {}).get("start", "")
     if start in recipes.shipped() and not checkpoint.is_model(start):
         before = train(recipes.load(start), maps, folder.parent / start, report, device)
         recipe = recipe | {"train": recipe["train"] | {"start": str(before)}}
     recipe = with_encoder(_with_tissue(recipe, maps, folder, report, device))
     record = splits.checked(folder, *split(recipe, maps), _before(recipe))
-    trainer, look = prepare(recipe, maps, folder, device)
+    source, looked_at = sources(recipe, maps, device)
+    trainer, look = prepare_on(recipe, source, looked_at, folder, device)
     splits.save(folder, record)
+    files.write_text(folder / RECIPE, recipes.dumps(recipe))
     with Board(folder) as board:
 
         def log(row: dict[str, float]) -> None:
@@ -59,23 +68,49 @@ def train(
             report(folder.name, row)
 
         trainer.run(look, log)
-    return finish(trainer, recipe, sources(recipe, maps, device)[1])
+    return finish(trainer, recipe, looked_at)
 
 
-def refuse_other_steps(recipe: dict[str, Any], folder: Path) -> None:
-    """Refuse a recipe whose run in this folder is finished after another number of steps, instead of passing it over.
+def refuse_another(recipe: dict[str, Any], folder: Path) -> None:
+    """Refuse a recipe whose folder holds a run of another one, instead of passing it over or mixing the two.
+
+    A run that was stopped may be asked for more steps. One that holds no recipe, as older versions left them until
+    they were finished, is not judged.
 
     Raises:
-        SpansegError: it is.
+        SpansegError: it does, or a run that is finished after another number of steps.
     """
-    if not (folder / checkpoint.DELTA).is_file():
+    is_finished, written = (folder / checkpoint.DELTA).is_file(), folder / RECIPE
+    if not written.is_file() or not (is_finished or (folder / checkpoint.STATE).is_file()):
         return
-    done, asked = (_steps(of) for of in (recipes.load(str(folder / "recipe.toml")), recipe))
-    if done != asked:
+    made = recipes.load(str(written))
+    there, here = _settings(made), _settings(recipe)
+    other = [name for name in sorted(there.keys() | here.keys()) if there.get(name) != here.get(name)]
+    if other:
+        named = "; ".join(f"{one} = {there.get(one, 'nothing')}, not {here.get(one, 'nothing')}" for one in other[:3])
+        raise SpansegError(
+            f"{folder} holds a run of another recipe, with {named}{' …' if len(other) > 3 else ''}; ask for the same "
+            "again, choose another folder with -o, or remove this one to begin again."
+        )
+    done, asked = _steps(made), _steps(recipe)
+    if is_finished and done != asked:
         raise SpansegError(
             f"{folder} holds a run that is finished after {done} steps, and {asked} are asked for; choose another "
             f"folder with -o, or remove {folder / checkpoint.DELTA} to go on from its last step."
         )
+
+
+def _settings(recipe: dict[str, Any]) -> dict[str, Any]:
+    """What was asked for, by section and key: without what :func:`train` fills in, and what may change on the way."""
+    sections = tomllib.loads(recipes.dumps(recipe)).items()
+    settings = {f"{section}.{key}": value for section, table in sections for key, value in table.items()}
+    start, folds = Path(settings.get("train.start", "")), settings.get("cascade.folds")
+    if start.name == checkpoint.DELTA:  # of an earlier stage, which was asked for by its name
+        settings["train.start"] = start.parent.name
+    if folds:  # each fold has a run of its own, and holds the tissue network that it was asked to start from
+        settings["cascade.folds"] = len(folds) if isinstance(folds, list) else folds
+        settings.pop("cascade.tissue", None)
+    return {name: value for name, value in settings.items() if name not in _MAY_CHANGE}
 
 
 def _steps(recipe: dict[str, Any]) -> int:
@@ -155,7 +190,7 @@ def rewarded(recipe: dict[str, Any]) -> tuple[TrainOptions, Objective]:
     section = {key: value for key, value in recipe.get("train", {}).items() if key not in ("start", "start_minimum")}
     objective = dict(recipe["objective"])
     reward: Objective = parts.build("objectives", objective.pop("name"), objective)
-    return options_from(TrainOptions, section, "train"), reward
+    return parts.options_from(TrainOptions, section, "train"), reward
 
 
 def network_of(recipe: dict[str, Any], loaded: Path | None = None) -> nn.Module:
@@ -188,7 +223,7 @@ def finish(trainer: Trainer, recipe: dict[str, Any], looked_at: Source | None = 
     if trainer.options.keep_start:
         begun = network_of(recipe).state_dict()
         weights = {name: torch.lerp(value, begun[name], trainer.options.keep_start) for name, value in weights.items()}
-    if looked_at is not None and BIAS in weights:
+    if looked_at is not None:
         weights = rebalanced(trainer.network, weights, looked_at)
     checkpoint.save(trainer.folder, weights, recipe)
     return trainer.folder / checkpoint.DELTA

@@ -7,13 +7,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spanseg.deform import Canvas, Deformation, Draw
+from spanseg.deform import Canvas, Draw
 from spanseg.errors import SpansegError
 from spanseg.facts import Facts
 from spanseg.intensity import clipped
 from spanseg.interfaces import Batch, Sample, Source, Told
 from spanseg.labels import UNKNOWN, Protocol
-from spanseg.synth import SynthOptions, normalise, scanner
+from spanseg.synth import SynthOptions, deformation, normalise, scanner
 from spanseg.told import Teller
 
 GENTLE = SynthOptions(
@@ -46,7 +46,18 @@ class LabelledScan:
 
 
 STILL = SynthOptions(
-    rotation=0, scaling=0, shear=0, shift_mm=0, elastic_mm=0, bias=0, gamma=0, noise=0, thick=0, ghost=0
+    rotation=0,
+    scaling=0,
+    shear=0,
+    shift_mm=0,
+    elastic_mm=0,
+    flips=False,
+    bias=0,
+    gamma=0,
+    noise=0,
+    thick=0,
+    blur_mm=0,
+    ghost=0,
 )
 """Scans are looked at as they are."""
 
@@ -91,7 +102,7 @@ class RealScans:
         draw, options = Draw(seed, index, self.canvas, torch.device("cpu")), self.options
         which = int(draw.rng.integers(len(self.scans)))
         image, classes, centre, voxel_mm = self.scans[which]
-        how = Deformation(draw, options.rotation, options.scaling, options.shear, options.shift_mm, options.elastic_mm)
+        how = deformation(draw, options)
         place = how.through(centre, voxel_mm)
         target, unlabelled = place.nearest(classes).long(), self.unlabelled[which]
         if how.flip:

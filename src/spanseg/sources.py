@@ -13,6 +13,7 @@ from spanseg.generation import PackedMap, load_classes
 from spanseg.interfaces import Source
 from spanseg.labelled import RealOptions, chosen_pairs, labelled_scans
 from spanseg.lifespan import Lifespan
+from spanseg.parts import options_from
 from spanseg.sampling import GENTLE, Mixture, RealScans
 from spanseg.sentences import SentenceTable, load_table
 from spanseg.silver import Silver
@@ -34,19 +35,6 @@ PLAIN: dict[str, Any] = {
 """What the left-out maps are drawn with: T1-like contrast, no thick slices, nothing cut off."""
 OWN = ("left_out", "silver", "lifespan")
 """Keys of ``[synth]`` that are no options of the generator."""
-
-
-def options_from(kind: type[Any], table: dict[str, Any], where: str) -> Any:
-    """Build an options dataclass from a section of a recipe.
-
-    Raises:
-        SpansegError: an unknown key; the message lists those that exist.
-    """
-    known = [f.name for f in dataclasses.fields(kind)]
-    unknown = [key for key in table if key not in known]
-    if unknown:
-        raise SpansegError(f"the recipe's [{where}] has no option {', '.join(unknown)}; it takes: {', '.join(known)}.")
-    return kind(**table)
 
 
 def synth_options(recipe: dict[str, Any]) -> SynthOptions:
@@ -94,7 +82,7 @@ def sources(recipe: dict[str, Any], maps: list[PackedMap], device: str) -> tuple
     section, options = recipe.get("synth", {}), synth_options(recipe)
     left_out, silver = int(section.get("left_out", 0)), float(section.get("silver", 0))
     lifespan = bool(section.get("lifespan", False))
-    if _is_real_alone(recipe):
+    if is_real_alone(recipe):
         return cascaded(recipe, _real(recipe, options, tell)[0]), None
     seen, unseen = split_maps(maps, left_out)
     source = _lifespan(recipe, seen, options, tell) if lifespan else _synthetic(recipe, seen, options, silver, device)
@@ -113,15 +101,19 @@ def split(recipe: dict[str, Any], maps: list[PackedMap]) -> tuple[list[Member], 
     if "real" in recipe:
         real = options_from(RealOptions, recipe["real"], "real")
         scans = splits.scans_in(scan for scan, _ in chosen_pairs(real))
-    if _is_real_alone(recipe):
+    if is_real_alone(recipe):
         return scans, []
     seen, unseen = split_maps(maps, int(recipe.get("synth", {}).get("left_out", 0)))
     return splits.maps_in(seen) + scans, splits.maps_in(unseen)
 
 
-def _is_real_alone(recipe: dict[str, Any]) -> bool:
-    """Whether a recipe trains on real scans and draws nothing from label maps."""
-    return bool(recipe.get("real", {}).get("share", 0) >= 1)
+def is_real_alone(recipe: dict[str, Any]) -> bool:
+    """Whether a recipe trains on real scans and draws nothing from label maps.
+
+    Raises:
+        SpansegError: an unknown key in ``[real]``.
+    """
+    return "real" in recipe and bool(options_from(RealOptions, recipe["real"], "real").share >= 1)
 
 
 def _synthetic(

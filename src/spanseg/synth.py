@@ -37,6 +37,7 @@ class SynthOptions:
         infant_contrast: how far grey lies below white matter on infants' scans, lowest and highest share of an adult's.
         rotation, scaling, shear, shift_mm: largest affine changes; pitch goes up to twice ``rotation``.
         elastic_mm: standard deviation of the smooth displacement.
+        flips: left and right are exchanged in half of the draws.
         contrast_jitter: standard deviation of each structure's intensity around its prior.
         bias: largest standard deviation of the logarithm of the bias field.
         gamma: largest logarithm of the gamma exponent.
@@ -66,6 +67,7 @@ class SynthOptions:
     shear: float = 0.02
     shift_mm: float = 12.0
     elastic_mm: float = 3.0
+    flips: bool = True
     contrast_jitter: float = 0.04
     bias: float = 0.3
     gamma: float = 0.25
@@ -131,17 +133,13 @@ class Generator:
 
     def _deformed(self, draw: Draw, which: int) -> tuple[Tensor, list[Tensor]]:
         """Read a label map through a random deformation: once at voxel centres, four times off them."""
-        labels, centre, voxel_mm = self.maps[which]
-        how = self._deformation(draw)
-        place = how.through(centre, voxel_mm)
+        labels, _, voxel_mm = self.maps[which]
+        how = deformation(draw, self.options)
+        place = how.through(self._centre(draw, which), voxel_mm)
         reads = [place.nearest(labels), *(place.nearest(labels, offset) for offset in OFFSETS)]
         if how.flip:
             reads = [self.mirror[read.int()] for read in reads]
         return reads[0], reads[1:]
-
-    def _deformation(self, draw: Draw) -> Deformation:
-        how = self.options
-        return Deformation(draw, how.rotation, how.scaling, how.shear, how.shift_mm, how.elastic_mm)
 
     def _centre(self, draw: Draw, which: int) -> np.ndarray:
         """Voxel of a label map that the canvas is centred on: the middle of its brain."""
@@ -173,10 +171,11 @@ class NearStructures(Generator):
     """Draws neighbourhoods: the canvas is centred on any voxel of any structure, each structure as likely."""
 
     def _centre(self, draw: Draw, which: int) -> np.ndarray:
-        classes = self.target[self.maps[which][0].int()]
-        present = torch.unique(classes[classes > 0])
+        labels = self.maps[which][0]
+        there = self.target[torch.bincount(labels.flatten(), minlength=len(self.target)) > 0]
+        present = torch.unique(there[there > 0])
         chosen = present[int(draw.rng.integers(len(present)))]
-        inside = torch.nonzero(classes == chosen)
+        inside = torch.nonzero((self.target == chosen)[labels.int()])
         return inside[int(draw.rng.integers(len(inside)))].cpu().numpy().astype(float)
 
 
@@ -251,6 +250,11 @@ def _paint(classes: Tensor, offsets: list[Tensor], means: Tensor, deviations: Te
     return (image + deviations[classes.int()] * texture).clamp_(min=0)
 
 
+def deformation(draw: Draw, how: SynthOptions) -> Deformation:
+    """Draw a deformation as far as the options go."""
+    return Deformation(draw, how.rotation, how.scaling, how.shear, how.shift_mm, how.elastic_mm, how.flips)
+
+
 def scanner(image: Tensor, draw: Draw, options: SynthOptions) -> Tensor:
     """Bias field, gamma, blur, thick slices, noise and ghosts."""
     rng, voxel = draw.rng, draw.canvas.voxel_mm
@@ -271,7 +275,7 @@ def scanner(image: Tensor, draw: Draw, options: SynthOptions) -> Tensor:
     image = image + rng.uniform(0, options.noise) * rng.random() * draw.normal(tuple(shape))
     if rng.random() < options.ghost:
         along = int(rng.integers(3))
-        image = image + rng.uniform(0.02, 0.12) * image.roll(int(rng.integers(5, shape[along] // 2)), along)
+        image = image + rng.uniform(0.02, 0.12) * image.roll(int(rng.integers(5, max(6, shape[along] // 2))), along)
     return resize(image[None], list(draw.canvas.shape))[0] if thick else image
 
 

@@ -40,7 +40,7 @@ def train(
     if chosen.get("train", {}).get("bf16") and device == "cpu" and not machine.computes_in_bf16():
         print("this processor does not compute in bf16: training in f32")
     folder = out or Path("runs") / Path(recipe).stem
-    runs.refuse_other_steps(chosen, folder)
+    runs.refuse_another(chosen, folder)
     print(f"weights: {runs.train(chosen, maps, folder, _Progress(_steps(chosen, folder.name)), device)}")
 
 
@@ -48,9 +48,10 @@ def _maps(data: Path | None, recipe: dict[str, Any]) -> "list[PackedMap]":
     """Label maps to draw synthetic scans from; none for a recipe that trains on real scans alone."""
     from spanseg import generation, model
     from spanseg.errors import SpansegError
+    from spanseg.sources import is_real_alone
 
     if data is None:
-        if recipe.get("real", {}).get("share", 0) >= 1:
+        if is_real_alone(recipe):
             return []
         raise SpansegError("this recipe draws synthetic scans from label maps; say where they are with --data.")
     if data.suffix == ".npz":

@@ -5,6 +5,8 @@ A network that had to answer for the structure under the click alone drew a ball
 (docs/experiments.md).
 """
 
+import dataclasses
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -13,6 +15,7 @@ from spanseg.clicked import ClickOptions, chosen, said
 from spanseg.clicks import channels, next_click
 from spanseg.interfaces import Batch
 from spanseg.objectives.supervised import Supervised
+from spanseg.parts import options_from
 
 _STREAM = 3
 
@@ -25,6 +28,9 @@ class Clicked:
         silent: how often nothing is said at all.
         phases, rarity: as for ``supervised``.
         clicks: fields of :class:`spanseg.clicked.ClickOptions`.
+
+    Raises:
+        SpansegError: an unknown key in ``clicks``.
     """
 
     def __init__(
@@ -37,7 +43,7 @@ class Clicked:
     ) -> None:
         self.rounds, self.silent = rounds, silent
         self.supervised = Supervised(phases=phases, rarity=rarity)
-        self.options = ClickOptions(**(clicks or {}))  # type: ignore[arg-type]
+        self.options: ClickOptions = options_from(ClickOptions, clicks or {}, "objective.clicks")
 
     def __call__(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
         """Return the named losses of the last answer; the image's prompt channels are filled here."""
@@ -53,7 +59,7 @@ class Clicked:
             image = torch.stack(first).contiguous(memory_format=torch.channels_last_3d)
             for _ in range(int(rng.integers(self.rounds + 1))):
                 image = clicked_again(model, image, batch.target, structures, rng)
-        return self.supervised(model, Batch(image, batch.target, batch.index))
+        return self.supervised(model, dataclasses.replace(batch, image=image))
 
 
 @torch.no_grad()

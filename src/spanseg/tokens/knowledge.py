@@ -49,23 +49,16 @@ class Knowledge(nn.Module):
         self.adapter = adapter
         enters = {"lowrank": rank, "linear": width, "mean_linear": 1}[adapter]
         self.shared = nn.Linear(width, rank) if adapter == "lowrank" else nn.Identity()
-        self.project = nn.ModuleDict({_key(point): nn.Linear(enters, points[point]) for point in points})
+        self.project = nn.ModuleDict({point: nn.Linear(enters, points[point]) for point in points})
         learned = points if offset else {}
-        self.offset = nn.ParameterDict(
-            {_key(point): nn.Parameter(torch.zeros(count, points[point])) for point in learned}
-        )
+        self.offset = nn.ParameterDict({point: nn.Parameter(torch.zeros(count, points[point])) for point in learned})
         self.points = dict(points)
 
     def forward(self, told: Told) -> dict[str, tuple[Tensor, Tensor]]:
         """Tokens and their mask for each point: (batch, count, channels) and (batch, count)."""
         hidden = told.embedding.mean(2, keepdim=True) if self.adapter == "mean_linear" else self.shared(told.embedding)
-        tokens = {point: self.project[_key(point)](hidden) for point in self.points}
+        tokens = {point: self.project[point](hidden) for point in self.points}
         return {point: (tokens[point] + self._offset(point), told.mask) for point in self.points}
 
     def _offset(self, point: str) -> Tensor | float:
-        return self.offset[_key(point)] if self.offset else 0.0
-
-
-def _key(point: str) -> str:
-    """Name of a point as a module's name, which must not hold a dot."""
-    return point.replace(".", "_")
+        return self.offset[point] if self.offset else 0.0

@@ -24,17 +24,14 @@ class Learned(nn.Module):
         super().__init__()
         self.points, self.count = dict(points), count
         self.table = nn.ParameterDict(
-            {
-                point.replace(".", "_"): nn.Parameter(_uniform(centres, count, channels, patch))
-                for point, channels in points.items()
-            }
+            {point: nn.Parameter(_uniform(centres, count, channels, patch)) for point, channels in points.items()}
         )
 
     def forward(self, told: Told) -> dict[str, tuple[Tensor, Tensor]]:
         """Tokens and their mask for each point: (batch, count, channels) and (batch, count)."""
         known = told.centre >= 0
         mask = known[:, None].expand(-1, self.count)
-        return {point: (self.table[point.replace(".", "_")][told.centre.clamp(min=0)], mask) for point in self.points}
+        return {point: (self.table[point][told.centre.clamp(min=0)], mask) for point in self.points}
 
 
 def _uniform(centres: int, count: int, channels: int, patch: int) -> Tensor:

@@ -20,15 +20,10 @@ class OneHot(nn.Module):
         super().__init__()
         self.points, self.count = dict(points), count
         self.shared = nn.Sequential(nn.Linear(width, hidden), nn.GELU())
-        self.project = nn.ModuleDict(
-            {point.replace(".", "_"): nn.Linear(hidden, count * channels) for point, channels in points.items()}
-        )
+        self.project = nn.ModuleDict({point: nn.Linear(hidden, count * channels) for point, channels in points.items()})
 
     def forward(self, told: Told) -> dict[str, tuple[Tensor, Tensor]]:
         """Tokens and their mask for each point: (batch, count, channels) and (batch, count)."""
         hidden = self.shared(told.embedding[:, 0])
         mask = torch.ones(len(hidden), self.count, dtype=torch.bool, device=hidden.device)
-        return {
-            point: (self.project[point.replace(".", "_")](hidden).unflatten(1, (self.count, -1)), mask)
-            for point in self.points
-        }
+        return {point: (self.project[point](hidden).unflatten(1, (self.count, -1)), mask) for point in self.points}

@@ -158,9 +158,9 @@ def test_a_budget_that_is_spent_begins_nothing(
         (('labels = "freesurfer"', 'labels = "freesurfer"\npeople = -1'), "people must be a whole number"),
         (
             ("steps = 4", 'steps = 4\nsettings = ["train.lrr=1"]'),
-            r"row zero_shot: the recipe's \[train\] has no option lrr",
+            r"row zero_shot: the recipe's \[train\] has no option 'lrr'",
         ),
-        (("steps = 4", 'steps = 4\nsettings = ["synth.rotatoin=3"]'), r"\[synth\] has no option rotatoin"),
+        (("steps = 4", 'steps = 4\nsettings = ["synth.rotatoin=3"]'), r"\[synth\] has no option 'rotatoin'"),
         (
             ("steps = 4", "steps = 4\nsettings = [\"tokens.facts=['agee']\"]"),
             "row kgpl: facts are age, sex, diagnosis, not 'agee'",

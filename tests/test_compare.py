@@ -167,6 +167,10 @@ def test_a_budget_that_is_spent_begins_nothing(
         ),
         (("steps = 4", 'steps = 4\nsettings = ["train.patience=3"]'), "different numbers of steps"),
         (("steps = 4", 'steps = 4\nsettings = "train.lr=1"'), "settings must be a list of texts"),
+        (
+            ("steps = 4", "steps = 4\nsettings = [\"recipe.inputs=[{model = 'tissue', output = 'labels'}]\"]"),
+            "row zero_shot: a study takes networks that see a scan alone",
+        ),
         (("steps = 4", "steps = 4\nseeds = 2"), "seeds must be a list of whole numbers, not 2"),
         (("steps = 4", "steps = 4\nseeds = [0, 0]"), "seeds must name one or more, each once"),
         (('"decoder"', '"kgpl"'), "rows must name one or more, each once"),

@@ -22,6 +22,8 @@ def require_sound_recipes(study: Study) -> None:
     for row in (*first, *study.rows):
         recipe = recipe_of(study, row, 0)
         try:
+            if any("image" not in one for one in model.inputs_of(recipe)):
+                raise SpansegError("a study takes networks that see a scan alone, no cascades and no click networks.")
             params.count(recipe)
             runs.rewarded(recipe)
             synth_options(recipe)

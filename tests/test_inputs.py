@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from spanseg.errors import SpansegError
-from spanseg.inputs import find_jobs, stem_of
+from spanseg.inputs import find_jobs, other_contrasts, stem_of
 
 
 def touch(root: Path, *names: str) -> Path:
@@ -36,6 +36,9 @@ def test_t1w_images_come_first_and_keep_their_tree(tmp_path: Path) -> None:
         *("sub-03/mri/T1.mgz", "sub-01/anat/sub-01_T1w.json"),
     )
     assert found(data, tmp_path / "out") == ["sub-01/anat/sub-01_T1w", "sub-02/anat/sub-02_T1w"]
+    others = [path.name for path in other_contrasts([data], tmp_path / "out")]
+    assert others == ["sub-01_T2w.nii.gz", "T1.mgz"]
+    assert other_contrasts([data / "sub-03", data / "sub-02" / "anat" / "sub-02_T1w.nii"], tmp_path / "out") == []
 
 
 def test_freesurfer_folders_are_second(tmp_path: Path) -> None:

@@ -87,7 +87,7 @@ def test_a_canvas_that_does_not_fit_the_stride_is_refused() -> None:
 
 
 def test_a_canvas_of_one_position_at_the_coarsest_grid_is_refused() -> None:
-    with pytest.raises(SpansegError, match="at least one edge must be 16 voxels or more"):
+    with pytest.raises(SpansegError, match="one edge at least must be 16 voxels long"):
         model.build(recipe.load("default-coarse", ["canvas.shape=[8, 8, 8]", "backbone.widths=[4, 8, 12]"]))
     model.build(recipe.load("default-coarse", ["canvas.shape=[8, 8, 16]", "backbone.widths=[4, 8, 12]"]))
 

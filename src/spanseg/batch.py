@@ -126,11 +126,12 @@ class Batch:
                     return Outcome(job, "skipped")
                 if not self.overwrite:
                     _require_no_other_scan(job)
+                replaced = self._replaced(job)
                 result = self._do(job)
         except Exception as error:
             return Outcome(job, "failed", (_reason(job, error),), time.perf_counter() - started, error)
         seconds = time.perf_counter() - started
-        return Outcome(job, "done", tuple(result.details["quality_flags"]), seconds, notes=result.notes)
+        return Outcome(job, "done", tuple(result.details["quality_flags"]), seconds, notes=(*result.notes, *replaced))
 
     def _is_finished(self, job: Job) -> bool:
         """Whether a scan's sidecar is there and agrees, and so are the files that it lists."""
@@ -145,6 +146,14 @@ class Batch:
             return record["input_sha256"] == files.file_sha256(job.path)
         except (SpansegError, OSError):
             return False
+
+    def _replaced(self, job: Job) -> tuple[str, ...]:
+        """What to say of earlier results of this scan that were made with other settings."""
+        earlier, now = sidecar.read_if_any(job.sidecar), self._settings_of(job)
+        differ = [] if earlier is None else [key for key in now if earlier["settings"].get(key) != now[key]]
+        if not differ:
+            return ()
+        return (f"Earlier results of other settings ({', '.join(differ)}) were replaced; to keep both, choose -o.",)
 
     def _options_of(self, job: Job) -> SegmentOptions:
         """The options with the facts about the person of this scan."""

@@ -77,6 +77,16 @@ def find_jobs(sources: Sequence[str | Path], out: Path) -> list[Job]:
     return found
 
 
+def other_contrasts(sources: Sequence[str | Path], out: Path) -> list[Path]:
+    """Images in folders that :func:`find_jobs` leaves out because there are ``*_T1w`` images beside them."""
+    found = []
+    for source in map(Path, sources):
+        images = [path for path in _walk(source, out) if is_nifti_or_mgh(path)] if source.is_dir() else []
+        if any(map(_is_t1w, images)):
+            found += [path for path in images if not _is_t1w(path) and _is_no_label_map(path)]
+    return found
+
+
 def stem_of(path: Path) -> str:
     """File name without its image suffix.
 

@@ -14,7 +14,7 @@ from spanseg.errors import SpansegError
 
 UNKNOWN = -1
 """Class index of voxels whose truth is not known: they enter no loss and no score."""
-_MOST_LISTED = 100
+_MOST_LISTED = 10
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,8 @@ class Crosswalk:
             more = f" and {len(missing) - _MOST_LISTED} more" if len(missing) > _MOST_LISTED else ""
             raise SpansegError(
                 f"{where}: labels hold the ids {missing[:_MOST_LISTED]}{more}, which the scheme '{self.name}' does not "
-                "map; add them to the scheme (maps_to an id of the protocol, or 'unknown')."
+                "map; name the scheme that they follow (spanseg info lists the shipped ones), or add them to it "
+                "(maps_to an id of the protocol, or 'unknown')."
             )
         table = np.array([self.classes[int(value)] for value in present], dtype=np.int16)
         return table[np.searchsorted(present, labels)]

@@ -7,9 +7,19 @@ import difflib
 import importlib
 import inspect
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
 from spanseg.errors import SpansegError
+
+_KINDS: dict[type, tuple[Any, str]] = {
+    bool: (bool, "true or false"),
+    int: (int, "a whole number"),
+    float: (int | float, "a number"),
+    str: (str | Path, "a text"),
+    tuple: (tuple | list, "a list"),
+}
+"""By the kind of an option's default: what it takes, and in words. An option without a default takes anything."""
 
 
 def names(folder: str) -> list[str]:
@@ -64,9 +74,14 @@ def options_from(kind: type[Any], table: dict[str, Any], where: str) -> Any:
         where: name of the section.
 
     Raises:
-        SpansegError: an unknown key, with the nearest one that exists.
+        SpansegError: an unknown key, with the nearest one that exists, or a value of another kind than its default.
     """
-    _require_known(table, [field.name for field in dataclasses.fields(kind)], f"the recipe's [{where}]")
+    defaults = {field.name: field.default for field in dataclasses.fields(kind)}
+    _require_known(table, list(defaults), f"the recipe's [{where}]")
+    for key, value in table.items():
+        takes, words = _KINDS.get(type(defaults[key]), (object, ""))
+        if not isinstance(value, takes) or (isinstance(value, bool) and takes not in (bool, object)):
+            raise SpansegError(f"the recipe's [{where}] {key} must be {words}, not {value!r}.")
     return kind(**table)
 
 

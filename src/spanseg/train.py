@@ -67,6 +67,18 @@ class TrainOptions:
     patience: int = 0
     head_rate: float = 1.0
 
+    def __post_init__(self) -> None:
+        """Refuse what no run could be.
+
+        Raises:
+            SpansegError: a number that is too small.
+        """
+        for key in ("steps", "batch", "save_every", "validate_every", "validate_draws"):
+            if getattr(self, key) < 1:
+                raise SpansegError(f"the recipe's [train] {key} must be 1 or more, not {getattr(self, key)}.")
+        if self.lr <= 0 or self.seed < 0:
+            raise SpansegError(f"the recipe's [train] needs lr > 0 and seed >= 0, not {self.lr} and {self.seed}.")
+
 
 def rate(step: int, options: TrainOptions) -> float:
     """Learning rate of a step: linear warm-up, plateau, half cosine."""

@@ -177,10 +177,17 @@ def _outputs(only: Only | None, probabilities: bool, brain: bool, store_facts: b
 
 def _jobs_of(scans: list[Path], out: Path, lesion_mask: Path | None) -> list[Job]:
     from spanseg.files import require_folder
-    from spanseg.inputs import find_jobs
+    from spanseg.inputs import find_jobs, other_contrasts
 
     require_folder(out)
     jobs = find_jobs(scans, out)
+    others = other_contrasts(scans, out)
+    if others:
+        print(
+            f"note: from folders with *_T1w images only these are taken; {len(others)} others are left out, such as "
+            f"{others[0]}; give them by name to segment them.",
+            file=sys.stderr,
+        )
     if lesion_mask and len(jobs) > 1:
         raise SpansegError(f"--lesion-mask belongs to one scan, and these are {len(jobs)}; give both alone.")
     return jobs

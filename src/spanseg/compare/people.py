@@ -77,13 +77,15 @@ def _of_one(centre: Centre) -> list[Person]:
         )
         for subject, pairs in scans.items()
     ]
+    if centre.people > len(people):
+        raise SpansegError(f"{centre.data}: {centre.people} people are asked for; {len(people)} have labelled scans.")
     return _spread(people, centre.people) if centre.people else people
 
 
 def _spread(people: list[Person], count: int) -> list[Person]:
     """So many people from the youngest to the oldest; those of unknown age come first."""
     by_age = sorted(people, key=lambda person: person.facts.age_years or -1.0)
-    places = np.linspace(0, len(people) - 1, min(count, len(people))).round()
+    places = np.linspace(0, len(people) - 1, count).round()
     chosen = {by_age[int(place)].subject for place in places}
     return [person for person in people if person.subject in chosen]
 

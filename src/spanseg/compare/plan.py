@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from spanseg import checkpoint
@@ -108,5 +109,13 @@ def require_starts(plan: Plan, results: Results) -> None:
                 f"{study.name}: its rows start from the recipe '{start}'; train it once (spanseg train {start} --data "
                 f'LABELMAPS) and name the run in the study: settings = ["train.start=runs/{start}"].'
             )
-        if start:
+        if not start:
+            continue
+        try:
             checkpoint.weights_of(start)
+        except SpansegError as error:
+            name = Path(start).name
+            hint = (
+                f" Train it: spanseg train {name} --data LABELMAPS --out {start}" if name in recipes.shipped() else ""
+            )
+            raise SpansegError(f"{study.name}: {error} It is looked for from where you are.{hint}") from error

@@ -167,6 +167,8 @@ def study_from(table: Mapping[str, Any], name: str, data: Path, where: str) -> S
     _check_keys(section, plain, f"{where} [study]", "key")
     _need(section, ("title", "base", "rows"), f"{where} [study]")
     _check_lists(section, f"{where} [study]")
+    if "shots" in section and section.get("design") != "fewshot":
+        raise SpansegError(f'{where} [study]: shots is for design = "fewshot"; leave it out, or name that design.')
     names = list(section["rows"])
     _check_keys(own, names, f"{where} [row]", "row (it is not among [study] rows)")
     alone = {one: _row(one, own.get(one, {}), where) for one in names}
@@ -193,6 +195,8 @@ def _row(name: str, own: Mapping[str, Any], where: str) -> Row:
     for part in ("tokens", "adapt"):
         if part in own and not (isinstance(own[part], Mapping) and own[part].get("name")):
             raise SpansegError(f'{where} [row.{name}]: {part} must be a table with a name, such as {{ name = "…" }}.')
+    if not isinstance(own.get("says", ""), str):
+        raise SpansegError(f"{where} [row.{name}]: says must be a text, not {own['says']!r}.")
     row = Row(name, **(known.get(name, {}) | dict(own)))
     if row.facts not in FACTS:
         raise SpansegError(f"{where} [row.{name}]: facts must be {', '.join(FACTS)}, not '{row.facts}'.")
@@ -273,7 +277,7 @@ def _check_rows(study: Study, where: str) -> None:
             f"{where} [study]: leave_one_centre_out needs the row {BASE}, by which gain and forgetting are measured."
         )
     for pair in study.against:
-        if len(pair) != 2 or not set(pair) <= set(named):
+        if len(pair) != 2 or len(set(pair) & set(named)) != 2:
             raise SpansegError(f"{where} [study]: against takes pairs of its rows, not {list(pair)}.")
 
 
@@ -283,6 +287,8 @@ def _check_lists(section: Mapping[str, Any], where: str) -> None:
         value = section.get(key, [])
         if not isinstance(value, list) or not all(type(one) is kind for one in value):
             raise SpansegError(f"{where}: {key} must be a list of {LISTED[kind]}, not {value!r}.")
+        if key == "seeds" and any(one < 0 for one in value):
+            raise SpansegError(f"{where}: seeds must be 0 or more, not {value!r}.")
         if key in ("rows", "seeds") and key in section and (not value or len(set(value)) < len(value)):
             raise SpansegError(f"{where}: {key} must name one or more, each once, not {value!r}.")
 

@@ -1,4 +1,4 @@
-"""Intensity normalisation of a canvas: the one definition that training and use share."""
+"""Intensity normalisation of a canvas; ``synth.normalise`` does the same to tensors, and a test holds the two equal."""
 
 import numpy as np
 

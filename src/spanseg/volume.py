@@ -108,12 +108,6 @@ def on_one_grid(first: Volume, second: Volume) -> bool:
     return first.shape == second.shape and farthest_mm(first.affine, second.affine, first.shape) <= SAME_GRID_MM
 
 
-def world_to_voxel(affine: np.ndarray, points_mm: np.ndarray) -> np.ndarray:
-    """Map world points (..., 3) in mm to fractional voxel indices (..., 3)."""
-    inverse = np.linalg.inv(affine)
-    return points_mm @ inverse[:3, :3].T + inverse[:3, 3]
-
-
 def voxel_to_world(affine: np.ndarray, points_voxels: np.ndarray) -> np.ndarray:
     """Map voxel indices (..., 3) to world points (..., 3) in mm."""
     return points_voxels @ affine[:3, :3].T + affine[:3, 3]

@@ -75,7 +75,7 @@ class Guard:
             return
         body = await _body(receive)
         if body is None:
-            await answer.error(413, f"this request is larger than {MOST_BYTES // 2**20} MB; nothing was read of it.")
+            await answer.error(413, f"this request is larger than {MOST_BYTES // 2**20} MB; nothing of it was used.")
             return
         try:
             await self._app(scope, _Replay(body, receive), answer.send)

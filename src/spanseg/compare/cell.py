@@ -73,9 +73,16 @@ class CellRunner:
         """The run of the base model that a cell starts from."""
         return self.base(self.splits[cell.split], cell.seed)
 
+    def has_base(self, cell: Cell) -> bool:
+        """Whether the base model that a cell starts from is trained; what made it is checked when it is used."""
+        return (self._base_folder(cell.split, cell.seed) / checkpoint.DELTA).is_file()
+
+    def _base_folder(self, split: str, seed: int) -> Path:
+        return self.work / f"base-{split}-{seed}"
+
     def base(self, split: Split, seed: int) -> Path:
         """The run in which the base model learned the centres that it knows before a split."""
-        folder = self.work / f"base-{split.name}-{seed}"
+        folder = self._base_folder(split.name, seed)
         recipe = recipe_of(replace(self.study, steps=self.study.base_steps), base_row(self.study), seed)
         told = {person.entry: person.facts for person in (*split.before, *split.watched_before)}
         claim(folder, recipe, split.before, split.watched_before, told, self.study.augment)

@@ -48,15 +48,16 @@ def run(
     def fits(cell: Cell) -> bool:
         return budget_s is None or time.monotonic() - began + pace.of(cell) <= budget_s
 
+    runner = CellRunner(plan.study, plan.splits, plan.people, work, report)
     if jobs == 1:
-        runner = CellRunner(plan.study, plan.splits, plan.people, work, report)
         for cell in left:
             if not fits(cell):
                 return
             results.add(cell, runner.run(cell))
             yield cell
         return
-    for _ in _at_once(CellRunner.base_of, plan, work, _on_a_base(plan, left), jobs, fits):
+    untrained = [cell for cell in _on_a_base(plan, left) if not runner.has_base(cell)]
+    for _ in _at_once(CellRunner.base_of, plan, work, untrained, jobs, fits):
         pass  # bases are there before several cells at once start from them
     source = {row.name: row.weights_of for row in plan.study.rows}
     for tests_only in (False, True):  # weights are there before several rows at once test them

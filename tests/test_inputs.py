@@ -37,8 +37,9 @@ def test_t1w_images_come_first_and_keep_their_tree(tmp_path: Path) -> None:
     )
     assert found(data, tmp_path / "out") == ["sub-01/anat/sub-01_T1w", "sub-02/anat/sub-02_T1w"]
     others = [path.name for path in other_contrasts([data], tmp_path / "out")]
-    assert others == ["sub-01_T2w.nii.gz", "T1.mgz"]
-    assert other_contrasts([data / "sub-03", data / "sub-02" / "anat" / "sub-02_T1w.nii"], tmp_path / "out") == []
+    assert others == ["sub-01_T2w.nii.gz"]
+    for named in ("sub-01/anat/sub-01_T2w.nii.gz", "sub-03"):
+        assert other_contrasts([data / "sub-02", data / named], tmp_path / "out") == []
 
 
 def test_freesurfer_folders_are_second(tmp_path: Path) -> None:

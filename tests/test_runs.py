@@ -238,6 +238,7 @@ def test_a_run_of_another_recipe_is_neither_passed_over_nor_gone_on_with(maps, t
     runs.train(tiny.recipe(steps=6, save_every=2), maps, tmp_path, lambda run, row: rows.append(row["step"]))
     assert rows == [3, 4, 5, 6]
     runs.refuse_another(tiny.recipe(steps=6), tmp_path)
+    runs.refuse_another(tiny.recipe(steps=6, bf16=True, validate_every=1), tmp_path)  # says nothing of what is learned
     with pytest.raises(SpansegError, match=r"train.lr = 0.005, not 0.001; ask for the same again, choose another"):
         runs.refuse_another(tiny.recipe(steps=6, lr=1e-3), tmp_path)
 

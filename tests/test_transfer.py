@@ -10,7 +10,7 @@ import pytest
 
 import tiny
 from spanseg import recipe as recipes
-from spanseg.compare import analysis, centre_tables, engine, page, tables, transfer
+from spanseg.compare import analysis, centre_tables, engine, page, tables, timing, transfer
 from spanseg.compare import plan as planning
 from spanseg.compare.results import Cell, Results
 from spanseg.compare.study import read_study
@@ -307,6 +307,16 @@ def test_killed_while_a_base_is_trained_or_run_side_by_side_the_table_is_the_sam
         assert set(engine.run(plan, results, work, lambda cell, row: None, jobs=jobs)) == set(plan.cells)
         found.append([(folder / table).read_text() for table in ("results.csv", "curves.csv")])
     assert found[0] == found[1]
+
+
+def test_a_base_is_counted_once_and_not_when_it_is_there(place: Path) -> None:
+    plan, results = begin(place, "pace")
+    first = plan.cells[0]
+    there = timing.Pace(plan, results, 2.0, lambda cell: cell.split == "here")
+    assert first.split == "here" and there.of(first) == 0
+    assert timing.Pace(plan, results, 2.0).of(first) == 3 * 2.0
+    assert timing.Pace(plan, results, 2.0).left() == 2 * (3 + 2) * 2.0  # two bases, two decoders
+    assert there.left() == (3 + 2 * 2) * 2.0
 
 
 def test_a_base_that_does_not_fit_the_budget_is_not_begun(place: Path, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import tiny
-from spanseg import parts
+from spanseg import model, parts, recipe
 from spanseg.errors import SpansegError
 
 stock = pytest.importorskip("monai.networks.nets.unetr")
@@ -84,3 +84,9 @@ def test_the_full_sizes_layers_have_768_channels() -> None:
 def test_heads_must_divide_the_channels() -> None:
     with pytest.raises(SpansegError, match="num_heads = 5 does not divide hidden_size = 24"):
         Unetr(in_channels=1, out_channels=3, image_shape=(32, 32, 32), **SMALL | {"num_heads": 5})
+
+
+def test_a_canvas_of_one_patch_is_taken() -> None:
+    settings = ["canvas.shape=[16, 16, 16]", "backbone.hidden_size=24", "backbone.mlp_dim=24", "backbone.num_heads=2"]
+    network = model.build(recipe.load("step1-unetr", settings))
+    assert network(torch.zeros(1, 1, 16, 16, 16)).shape[2:] == (16, 16, 16)

@@ -179,9 +179,7 @@ def adapt(
 
 
 def _train_options(recipe: dict[str, Any]) -> TrainOptions:
-    section = {key: value for key, value in recipe["train"].items() if key != "start"}
-    options: TrainOptions = parts.options_from(TrainOptions, section, "train")
-    return options
+    return runs.rewarded(recipe)[0]
 
 
 def _request(pairs: Sequence[ScanWithTruth], recipe: dict[str, Any], options: AdaptOptions) -> dict[str, Any]:

@@ -20,6 +20,8 @@ NOT_SCANS = frozenset(
 """Words in a file name that say: this is a label map or a mask, not a scan."""
 RESULTS = ("_dseg", "_tissue_dseg", "_desc-brain_mask", "_desc-brain", "_probseg", "_desc-facts_std")
 """What follows the stem in the names of the images that spanseg writes."""
+CONTRASTS = ("_T2w", "_FLAIR", "_PDw", "_PDT2", "_inplaneT2")
+"""How BIDS names end that are of anatomical images beside T1w."""
 SESSION, EXPORT = "spanseg session", "Scans with corrected labels"
 """What the record of a correction session says it is, and what the data set of corrected scans is called."""
 _OF_CORRECTIONS = {
@@ -78,12 +80,12 @@ def find_jobs(sources: Sequence[str | Path], out: Path) -> list[Job]:
 
 
 def other_contrasts(sources: Sequence[str | Path], out: Path) -> list[Path]:
-    """Images in folders that :func:`find_jobs` leaves out because there are ``*_T1w`` images beside them."""
-    found = []
+    """Anatomical images in folders that :func:`find_jobs` leaves out because there are ``*_T1w`` images beside them."""
+    found, named = [], {_real(Path(source)) for source in sources}
     for source in map(Path, sources):
         images = [path for path in _walk(source, out) if is_nifti_or_mgh(path)] if source.is_dir() else []
         if any(map(_is_t1w, images)):
-            found += [path for path in images if not _is_t1w(path) and _is_no_label_map(path)]
+            found += [path for path in images if stem_of(path).endswith(CONTRASTS) and _real(path) not in named]
     return found
 
 

@@ -126,7 +126,8 @@ def pair_scans(scans: Path, truths: Path) -> list[tuple[Path, Path]]:
     for same in (one for key in shared for one in (found[key], true[key]) if len(one) > 1):
         raise SpansegError(
             f"{same[0]} and {same[1]}: by their names both are of the same person and session, so which scan belongs "
-            "to which labels is not certain; leave out all but one, or name scans and labels sub-…_ses-…."
+            "to which labels is not certain; leave out all but one, name the one folder of labels (--truth, or [real] "
+            "truth), or name scans and labels sub-…_ses-…."
         )
     pairs = [(found[key][0], true[key][0]) for key in shared]
     if not pairs:

@@ -152,7 +152,7 @@ def backbone(recipe: dict[str, Any]) -> nn.Module:
         raise SpansegError(
             f"canvas {canvas.shape} does not fit nets.{name}: each edge must be a multiple of {stride} voxels."
         )
-    if max(canvas.shape) == stride:  # nothing to normalise over at the coarsest grid
+    if max(canvas.shape) == stride and getattr(network, "needs_two_positions", True):  # to normalise over
         raise SpansegError(
             f"canvas {canvas.shape} is too small for nets.{name}: one edge at least must be {2 * stride} voxels long."
         )

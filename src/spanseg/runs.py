@@ -23,7 +23,10 @@ from spanseg.train import Trainer, TrainOptions, validation_score
 LOADED = "loaded.txt"
 """What of published weights went into the network that a run began with."""
 RECIPE = "recipe.toml"
-_MAY_CHANGE = ("train.steps", "train.save_every", "tokens.encoder")
+_MAY_CHANGE = (
+    *("recipe.title", "tokens.encoder", "real.data", "real.truth"),  # who is learned from, split.json knows
+    *("train.steps", "train.save_every", "train.validate_every", "train.bf16"),
+)
 
 
 def train(
@@ -104,13 +107,13 @@ def _settings(recipe: dict[str, Any]) -> dict[str, Any]:
     """What was asked for, by section and key: without what :func:`train` fills in, and what may change on the way."""
     sections = tomllib.loads(recipes.dumps(recipe)).items()
     settings = {f"{section}.{key}": value for section, table in sections for key, value in table.items()}
-    start, folds = Path(settings.get("train.start", "")), settings.get("cascade.folds")
+    start, folds = Path(str(settings.get("train.start", ""))), settings.get("cascade.folds")
     if start.name == checkpoint.DELTA:  # of an earlier stage, which was asked for by its name
         settings["train.start"] = start.parent.name
     if folds:  # each fold has a run of its own, and holds the tissue network that it was asked to start from
         settings["cascade.folds"] = len(folds) if isinstance(folds, list) else folds
         settings.pop("cascade.tissue", None)
-    return {name: value for name, value in settings.items() if name not in _MAY_CHANGE}
+    return {name: value for name, value in settings.items() if name not in _MAY_CHANGE and name[:6] != "paper."}
 
 
 def _steps(recipe: dict[str, Any]) -> int:

@@ -76,8 +76,11 @@ class TrainOptions:
         for key in ("steps", "batch", "save_every", "validate_every", "validate_draws"):
             if getattr(self, key) < 1:
                 raise SpansegError(f"the recipe's [train] {key} must be 1 or more, not {getattr(self, key)}.")
-        if self.lr <= 0 or self.seed < 0:
-            raise SpansegError(f"the recipe's [train] needs lr > 0 and seed >= 0, not {self.lr} and {self.seed}.")
+        if not self.lr > 0 or self.seed < 0 or self.warmup < 0:
+            raise SpansegError(
+                f"the recipe's [train] needs lr > 0, seed >= 0 and warmup >= 0, not {self.lr}, {self.seed} and "
+                f"{self.warmup}."
+            )
 
 
 def rate(step: int, options: TrainOptions) -> float:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from spanseg.compare.plan import Plan
     from spanseg.compare.results import Cell, Results
     from spanseg.compare.study import Study
+    from spanseg.compare.timing import Pace
 
 Budget = Annotated[str, typer.Option(help="Begin nothing that would end later, such as 60m or 2h; empty: no limit.")]
 Jobs = Annotated[int, typer.Option(min=1, help="Cells at once, each with its share of the cores.")]
@@ -53,17 +54,20 @@ def run_study(study: Study, out: Path | None, work: Path | None, budget: str, jo
     folder = out or Path("studies") / "results" / study.name
     results = Results(folder, plan.cells, plan.meaning)
     require_starts(plan, results)
-    step_s = _tell(plan, results)
+    place = work or Path("runs") / study.name
+    pace = _tell(plan, results, place)
     if plan_only:
         return
-    for cell in engine.run(plan, results, work or Path("runs") / study.name, _report, limit, jobs, step_s):
+    for cell in engine.run(plan, results, place, _report, limit, jobs, pace.step_s):
         print(f"finished: {_name(cell)}", flush=True)
         write_report(Summary(plan, results), folder)
     files = write_report(Summary(plan, results), folder)
     left = sum(not results.finished(cell) for cell in plan.cells)
     print(f"{len(plan.cells) - left} of {len(plan.cells)} cells are finished; report: {files[-1]}")
     if left:
-        print("the budget is spent; the same command goes on")
+        following = next(cell for cell in plan.cells if not results.finished(cell))
+        needed = f"the next cell takes about {pace.of(following) / 60:.0f} minutes"
+        print(f"the budget is spent; the same command goes on ({needed})")
 
 
 def rows_in(words: str) -> list[str]:
@@ -88,22 +92,25 @@ def seconds_of(budget: str) -> float | None:
     return float(found[1]) * SECONDS[found[2]]
 
 
-def _tell(plan: Plan, results: Results) -> float:
-    """Print the plan with its time; the seconds of a step, if they had to be measured."""
+def _tell(plan: Plan, results: Results, work: Path) -> Pace:
+    """Print the plan with its time; where no cell is finished, a few steps are timed for it."""
+    from spanseg.compare.cell import CellRunner
     from spanseg.compare.timing import Pace, seconds_of_a_step
 
-    left = sum(not results.finished(cell) for cell in plan.cells)
+    to_do = [cell for cell in plan.cells if not results.finished(cell)]
     print(f"{plan.study.title}: {len(plan.people)} people, {len(plan.splits)} splits, {len(plan.study.rows)} rows")
     for split in plan.splits:
         counts = {"train": split.train, "watched": split.validate, "test": split.new}
         counts |= {"old test": split.old, "before": split.before}
         print(f"  {split.name}: {', '.join(f'{len(who)} {what}' for what, who in counts.items() if who)}")
-    pace = Pace(plan, results)
-    if left and not pace.is_known:
-        pace = Pace(plan, results, seconds_of_a_step(plan))
+    has_base = CellRunner(plan.study, plan.splits, plan.people, work, _report).has_base
+    pace = Pace(plan, results, has_base=has_base)
+    trains = {row.name for row in plan.study.rows if row.trains}
+    if not pace.is_known and any(cell.row in trains or pace.needs_base(cell) for cell in to_do):
+        pace = Pace(plan, results, seconds_of_a_step(plan), has_base)
     by = f" (a step took {pace.step_s:.2g} s just now; tests not counted)" if pace.step_s else ""
-    print(f"{len(plan.cells)} cells, {left} to do, about {pace.left() / 60:.0f} minutes{by}", flush=True)
-    return pace.step_s
+    print(f"{len(plan.cells)} cells, {len(to_do)} to do, about {pace.left() / 60:.0f} minutes{by}", flush=True)
+    return pace
 
 
 def _report(cell: Cell, row: dict[str, float]) -> None:

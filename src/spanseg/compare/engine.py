@@ -42,13 +42,16 @@ def run(
         jobs: cells at once, each in a process of its own with its share of the cores.
         step_s: seconds of a step, by which the budget is kept before a cell is finished.
     """
-    began, pace = time.monotonic(), Pace(plan, results, step_s)
+    began, runner = time.monotonic(), CellRunner(plan.study, plan.splits, plan.people, work, report)
+    pace = Pace(plan, results, step_s, runner.has_base)
     left = [cell for cell in plan.cells if not results.finished(cell)]
 
     def fits(cell: Cell) -> bool:
         return budget_s is None or time.monotonic() - began + pace.of(cell) <= budget_s
 
-    runner = CellRunner(plan.study, plan.splits, plan.people, work, report)
+    def base_fits(cell: Cell) -> bool:
+        return budget_s is None or time.monotonic() - began + pace.base_s() <= budget_s
+
     if jobs == 1:
         for cell in left:
             if not fits(cell):
@@ -57,7 +60,7 @@ def run(
             yield cell
         return
     untrained = [cell for cell in _on_a_base(plan, left) if not runner.has_base(cell)]
-    for _ in _at_once(CellRunner.base_of, plan, work, untrained, jobs, fits):
+    for _ in _at_once(CellRunner.base_of, plan, work, untrained, jobs, base_fits):
         pass  # bases are there before several cells at once start from them
     source = {row.name: row.weights_of for row in plan.study.rows}
     for tests_only in (False, True):  # weights are there before several rows at once test them

@@ -62,7 +62,9 @@ class Plan:
 
     def _starts(self) -> dict[str, str]:
         """Short hashes of the weights that rows start from, as far as they are here."""
-        named = {recipe_of(self.study, row, 0)["train"].get("start", "") for row in self.study.rows} - {""}
+        first = (base_row(self.study),) if self.study.design == "leave_one_centre_out" else ()
+        rows = (*first, *self.study.rows)
+        named = {recipe_of(self.study, row, 0)["train"].get("start", "") for row in rows} - {""}
         found = {}
         for start in sorted(named):
             with contextlib.suppress(SpansegError):  # a finished study does without them

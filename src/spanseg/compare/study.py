@@ -166,6 +166,8 @@ def study_from(table: Mapping[str, Any], name: str, data: Path, where: str) -> S
     plain = [f.name for f in fields(Study) if f.name not in ("name", "centres")]
     _check_keys(section, plain, f"{where} [study]", "key")
     _need(section, ("title", "base", "rows"), f"{where} [study]")
+    if not isinstance(section["base"], str):
+        raise SpansegError(f"{where} [study]: base must be a text, not {section['base']!r}.")
     _check_lists(section, f"{where} [study]")
     if "shots" in section and section.get("design") != "fewshot":
         raise SpansegError(f'{where} [study]: shots is for design = "fewshot"; leave it out, or name that design.')
@@ -192,6 +194,9 @@ def _row(name: str, own: Mapping[str, Any], where: str) -> Row:
         )
     _need_table(own, f"{where} [row.{name}]")
     _check_keys(own, [f.name for f in fields(Row) if f.name != "name"], f"{where} [row.{name}]", "key")
+    settings = own.get("settings", [])
+    if not isinstance(settings, list) or not all(isinstance(one, str) for one in settings):
+        raise SpansegError(f"{where} [row.{name}]: settings must be a list of texts, not {settings!r}.")
     for part in ("tokens", "adapt"):
         if part in own and not (isinstance(own[part], Mapping) and own[part].get("name")):
             raise SpansegError(f'{where} [row.{name}]: {part} must be a table with a name, such as {{ name = "…" }}.')
@@ -228,6 +233,8 @@ def _centre(name: str, values: Mapping[str, Any], data: Path, where: str) -> Cen
     _need_table(values, f"{where} [centre.{name}]")
     _check_keys(values, ("data", "labels", "people"), f"{where} [centre.{name}]", "key")
     given = values.get("data", name)
+    if not isinstance(given, str):
+        raise SpansegError(f"{where} [centre.{name}]: data must be a text, not {given!r}.")
     folder = next((one for one in (data / given, Path(given)) if one.is_dir()), None)
     if folder is None:
         raise SpansegError(
@@ -277,7 +284,7 @@ def _check_rows(study: Study, where: str) -> None:
             f"{where} [study]: leave_one_centre_out needs the row {BASE}, by which gain and forgetting are measured."
         )
     for pair in study.against:
-        if len(pair) != 2 or len(set(pair) & set(named)) != 2:
+        if len(pair) != 2 or pair[0] == pair[1] or any(one not in named for one in pair):
             raise SpansegError(f"{where} [study]: against takes pairs of its rows, not {list(pair)}.")
 
 

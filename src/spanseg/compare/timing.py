@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -25,11 +26,13 @@ class Pace:
         plan: of the study.
         results: as far as they are there.
         step_s: seconds of a training step; 0 if that was not measured.
+        has_base: whether the base model that a cell starts from is there.
     """
 
     plan: Plan
     results: Results
     step_s: float = 0.0
+    has_base: Callable[[Cell], bool] = lambda cell: False
 
     @property
     def is_known(self) -> bool:
@@ -37,34 +40,50 @@ class Pace:
         return bool(self.step_s or self._typical())
 
     def of(self, cell: Cell) -> float:
-        """Seconds that a cell will probably take, the base model that it may have to train first included."""
-        finished = self._by_row()
-        if cell.row in finished:
-            return statistics.median(finished[cell.row])
+        """Seconds that a cell will probably take, with the base model that it has to train first."""
+        return self._alone(cell) + (self.base_s() if self.needs_base(cell) else 0.0)
+
+    def base_s(self) -> float:
+        """Seconds that a base model will probably take."""
+        trained = self._seconds("train_s")
+        found = [value for row in self.plan.study.rows if not row.trains for value in trained.get(row.name, [])]
+        return statistics.median(found) if found else self.plan.study.base_steps * self.step_s
+
+    def needs_base(self, cell: Cell) -> bool:
+        """Whether a base model has to be trained before a cell can begin."""
         row = next(row for row in self.plan.study.rows if row.name == cell.row)
-        if row.weights_of:
-            return 0.0
-        if row.trains:
-            return self._typical() or self.plan.study.steps * self.step_s
-        has_base = any(split.before for split in self.plan.splits if split.name == cell.split)
-        return self.plan.study.base_steps * self.step_s if has_base and row.starts else 0.0
+        split = next(split for split in self.plan.splits if split.name == cell.split)
+        return bool(split.before) and row.starts and not self.has_base(cell)
 
     def left(self) -> float:
         """Seconds that the cells which are not finished will probably take, one after the other."""
-        return sum(self.of(cell) for cell in self.plan.cells if not self.results.finished(cell))
+        cells = [cell for cell in self.plan.cells if not self.results.finished(cell)]
+        bases = {(cell.seed, cell.split) for cell in cells if self.needs_base(cell)}
+        return sum(map(self._alone, cells)) + len(bases) * self.base_s()
+
+    def _alone(self, cell: Cell) -> float:
+        """Seconds of a cell's own training and tests."""
+        row = next(row for row in self.plan.study.rows if row.name == cell.row)
+        tests, trained = (self._seconds(what).get(row.name) for what in ("test_s", "train_s"))
+        if tests and trained:
+            return statistics.median(tests) + (statistics.median(trained) if row.trains else 0.0)
+        if row.weights_of or not row.trains:
+            return 0.0
+        return self._typical() or self.plan.study.steps * self.step_s
 
     def _typical(self) -> float:
-        """The median of the finished cells that trained; 0 if there is none."""
-        trained = {row.name for row in self.plan.study.rows if row.trains and not row.weights_of}
-        found = [value for row, values in self._by_row().items() if row in trained for value in values]
+        """The median of the finished cells that trained, with their tests; 0 if there is none."""
+        learned = [row.name for row in self.plan.study.rows if row.trains and not row.weights_of]
+        tests, trained = self._seconds("test_s"), self._seconds("train_s")
+        found = [sum(pair) for row in learned if row in tests for pair in zip(tests[row], trained[row], strict=True)]
         return statistics.median(found) if found else 0.0
 
-    def _by_row(self) -> dict[str, list[float]]:
-        """Seconds of the finished cells by row."""
-        seconds: dict[str, list[float]] = {}
+    def _seconds(self, column: str) -> dict[str, list[float]]:
+        """A column of ``cells.csv`` by row."""
+        found: dict[str, list[float]] = {}
         for cell, lines in self.results.costs.items():
-            seconds.setdefault(cell.row, []).append(sum(float(lines[0][key] or 0) for key in ("train_s", "test_s")))
-        return seconds
+            found.setdefault(cell.row, []).append(float(lines[0][column] or 0))
+        return found
 
 
 def seconds_of_a_step(plan: Plan) -> float:

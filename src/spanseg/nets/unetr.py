@@ -32,6 +32,7 @@ class Unetr(stock.UNETR):
         SpansegError: the heads do not divide the transformer's channels.
     """
 
+    needs_two_positions: ClassVar[bool] = False  # its transformer normalises over channels
     pairs: ClassVar[dict[str, tuple[str, ...]]] = {
         "none": ("full", "decoder", "frozen_encoder", "lora"),
         "knowledge": ("full", "frozen_encoder", "tokens_and_head"),

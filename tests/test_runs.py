@@ -231,7 +231,10 @@ def test_a_run_of_another_recipe_is_neither_passed_over_nor_gone_on_with(maps, t
     real = tiny.recipe() | {"real": {"data": "BIDS"}}
     with pytest.raises(KeyboardInterrupt):
         runs.train(tiny.recipe(save_every=1), maps, tmp_path, stop_at(3))
-    for other, words in ((tiny.recipe(lr=1e-3), "train.lr = 0.005, not 0.001"), (real, "real.data = nothing, not B")):
+    for other, words in (
+        (tiny.recipe(lr=1e-3), "train.lr = 0.005, not 0.001"),
+        (real, "real.data = nothing, not given"),
+    ):
         with pytest.raises(SpansegError, match=f"run of another recipe, with {words}"):
             runs.train(other, maps, tmp_path, lambda run, row: None)
     rows = []

@@ -24,7 +24,7 @@ LOADED = "loaded.txt"
 """What of published weights went into the network that a run began with."""
 RECIPE = "recipe.toml"
 _MAY_CHANGE = (
-    *("recipe.title", "tokens.encoder", "real.data", "real.truth"),  # who is learned from, split.json knows
+    *("recipe.title", "tokens.encoder", "real.truth"),
     *("train.steps", "train.save_every", "train.validate_every", "train.bf16"),
 )
 
@@ -107,6 +107,8 @@ def _settings(recipe: dict[str, Any]) -> dict[str, Any]:
     """What was asked for, by section and key: without what :func:`train` fills in, and what may change on the way."""
     sections = tomllib.loads(recipes.dumps(recipe)).items()
     settings = {f"{section}.{key}": value for section, table in sections for key, value in table.items()}
+    if "real.data" in settings:
+        settings["real.data"] = "given"  # wherever it lies now; who is learned from, split.json knows
     start, folds = Path(str(settings.get("train.start", ""))), settings.get("cascade.folds")
     if start.name == checkpoint.DELTA:  # of an earlier stage, which was asked for by its name
         settings["train.start"] = start.parent.name

@@ -348,3 +348,14 @@ def test_the_base_of_a_left_out_centre_has_settings_of_its_own(place: Path) -> N
 def test_people_are_read_with_what_is_known_of_them(place: Path) -> None:
     people = people_of(read_study(place / "study.toml").centres)
     assert [one.facts.age_years for one in people] == [20, 70, 30, 60, 45]
+
+
+def test_rows_are_tested_against_the_full_training_unless_the_study_says_otherwise(
+    whole: tuple[planning.Plan, Results],
+) -> None:
+    plan, results = whole
+    rows = (*plan.study.rows[:1], replace(plan.study.rows[1], name="full"), *plan.study.rows[2:])
+    for named, expected in (("", "full"), ("one_hot", "one_hot")):
+        asked = replace(plan, study=replace(plan.study, rows=rows, reference=named))
+        assert Summary(asked, results).reference == expected
+    assert Summary(replace(plan, study=replace(plan.study, reference="")), results).reference == "one_hot"

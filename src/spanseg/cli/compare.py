@@ -75,11 +75,6 @@ def rows_in(words: str) -> list[str]:
     return [row.strip() for row in words.split(",")]
 
 
-def reference_of(words: str) -> str:
-    """The row that the short names' studies test all others against: the full training, where there is one."""
-    return "full" if "full" in rows_in(words) else ""
-
-
 def seconds_of(budget: str) -> float | None:
     """Read a duration such as ``90s``, ``60m``, ``2h``; a bare number is minutes, nothing is no limit."""
     from spanseg.errors import SpansegError

@@ -5,20 +5,7 @@ from typing import Annotated
 
 import typer
 
-from spanseg.cli.compare import (
-    Base,
-    Budget,
-    Jobs,
-    Out,
-    PlanOnly,
-    Rows,
-    Settings,
-    Steps,
-    Work,
-    reference_of,
-    rows_in,
-    run_study,
-)
+from spanseg.cli.compare import Base, Budget, Jobs, Out, PlanOnly, Rows, Settings, Steps, Work, rows_in, run_study
 
 
 def cross_domain(
@@ -46,7 +33,6 @@ def cross_domain(
         "train_centres": [centre_of(one)[0] for one in train],
         "steps": steps,
         "settings": settings or [],
-        "reference": reference_of(rows),
     }
     study = study_from({"study": section, "centre": centres}, "cross-domain", Path(), "cross-domain")
     run_study(study, out, work, budget, jobs, plan_only)

@@ -5,20 +5,7 @@ from typing import Annotated
 
 import typer
 
-from spanseg.cli.compare import (
-    Base,
-    Budget,
-    Jobs,
-    Out,
-    PlanOnly,
-    Rows,
-    Settings,
-    Steps,
-    Work,
-    reference_of,
-    rows_in,
-    run_study,
-)
+from spanseg.cli.compare import Base, Budget, Jobs, Out, PlanOnly, Rows, Settings, Steps, Work, rows_in, run_study
 
 ROWS = "zero_shot,full,decoder,vpt_deep"
 
@@ -53,7 +40,6 @@ def fewshot(
         "shots": sizes,
         "steps": steps,
         "settings": settings or [],
-        "reference": reference_of(rows),
     }
     table = {"study": section, "centre": {data.name: {"data": str(data.resolve()), "labels": labels}}}
     run_study(study_from(table, f"fewshot-{data.name}", Path(), "fewshot"), out, work, budget, jobs, plan_only)

@@ -5,20 +5,7 @@ from typing import Annotated
 
 import typer
 
-from spanseg.cli.compare import (
-    Base,
-    Budget,
-    Jobs,
-    Out,
-    PlanOnly,
-    Rows,
-    Settings,
-    Steps,
-    Work,
-    reference_of,
-    rows_in,
-    run_study,
-)
+from spanseg.cli.compare import Base, Budget, Jobs, Out, PlanOnly, Rows, Settings, Steps, Work, rows_in, run_study
 from spanseg.cli.cross_domain import centre_of
 
 
@@ -46,7 +33,6 @@ def leave_one_centre_out(
         "steps": steps,
         "base_steps": base_steps,
         "settings": settings or [],
-        "reference": reference_of(rows),
     }
     table = {"study": section, "centre": dict(centre_of(one) for one in centres)}
     study = study_from(table, "leave-one-centre-out", Path(), "leave-one-centre-out")

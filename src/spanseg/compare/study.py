@@ -95,7 +95,7 @@ class Study:
         design: how people are split, one of ``DESIGNS``.
         steps: optimiser steps of every row.
         settings: ``section.key=value`` overrides of the base recipe.
-        reference: the row that all others are tested against.
+        reference: the row that all others are tested against; ``full`` if empty, or the last row where there is none.
         seeds: each is a repetition of the whole.
         folds: of ``kfold``; the share of a centre that tests is 1/folds in the other designs.
         shots: of ``fewshot``: how many people train, each set inside the next.

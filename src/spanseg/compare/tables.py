@@ -30,8 +30,9 @@ class Summary:
     def __init__(self, plan: Plan, results: Results) -> None:
         self.plan, self.results, self.lines = plan, results, results.rows()
         self.rows = [row.name for row in plan.study.rows]
-        self.reference = plan.study.reference or self.rows[-1]
-        self.target = "full" if "full" in self.rows else self.reference
+        whole = "full" if "full" in self.rows else ""
+        self.reference = plan.study.reference or whole or self.rows[-1]
+        self.target = whole or self.reference
         self.starred_against = "kgpl" if "kgpl" in self.rows else self.reference
 
     def done(self, row: str) -> tuple[int, int]:

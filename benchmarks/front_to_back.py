@@ -1,12 +1,13 @@
 """How far white matter and cortex stand apart from the back of the head to its front, and how well they are told apart.
 
-    python benchmarks/front_to_back.py SCAN OTHER [--model wide] [--truth wide] [--painted]
+    python benchmarks/front_to_back.py SCAN OTHER [--model wide] [--truth wide] [--painted | --evened MM] [--flip]
 
 OTHER is another contrast of the same person in the same position (such as T2w beside FLAIR); its labels by the model
 ``--truth`` are taken for the truth. For each sixth of the cerebrum: the contrast on SCAN (cortex just beyond the border
 of white matter against white matter away from it, in the plane of the slices), how much white matter varies there, and
 the Dice of SCAN's own labels with those of OTHER. With ``--painted`` SCAN is first painted anew from OTHER's labels,
-with its own intensities and noise: what a model misses there too, the scan does not hold.
+with its own intensities and noise: what a model misses there too, the scan does not hold. With ``--evened`` the scan's
+contrast is first made alike everywhere in the cerebrum.
 """
 
 import argparse
@@ -26,6 +27,8 @@ DEEP_MM, RIBBON_MM = (1.5, 4.0), (0.7, 1.8)
 """How far from their border white matter and cortex are measured."""
 BLUR_VOXELS = 0.5
 """Partial volume of a painted scan, in the plane of the slices."""
+MOST_GAIN = 3.0
+"""By how much contrast is raised at most where a scan is evened."""
 
 
 def onto(labels: Volume, like: Volume) -> np.ndarray:
@@ -77,6 +80,28 @@ def painted(image: Volume, truth: np.ndarray, noise: float, seed: int = 0) -> Vo
     return Volume(np.where(truth > 0, noisy, clean).astype(np.float32), image.affine)
 
 
+def evened(image: Volume, cerebrum: np.ndarray, width_mm: float) -> Volume:
+    """A scan whose brightness and contrast are alike everywhere in the cerebrum.
+
+    Args:
+        image: the scan.
+        cerebrum: which voxels are white matter or cortex.
+        width_mm: standard deviation of the Gaussian in which mean and spread are taken.
+    """
+
+    def mean(values: np.ndarray) -> np.ndarray:
+        return ndimage.gaussian_filter(values * cerebrum, width) / weight
+
+    voxels = image.data.astype(np.float32)
+    width = width_mm / image.voxel_size_mm
+    weight = np.maximum(ndimage.gaussian_filter(cerebrum.astype(np.float32), width), 1e-3)
+    middle = mean(voxels)
+    spread = np.sqrt(np.maximum(mean((voxels - middle) ** 2), 1e-6))
+    gain = np.clip(np.median(spread[cerebrum]) / spread, 1 / MOST_GAIN, MOST_GAIN)
+    even = np.median(middle[cerebrum]) + (voxels - middle) * gain
+    return Volume(np.where(cerebrum, np.maximum(even, 0), voxels).astype(np.float32), image.affine)
+
+
 def noise_of(image: Volume, deep: np.ndarray) -> float:
     """Standard deviation of a scan's noise, from neighbours within white matter along the finest axis."""
     axis = int(np.argmin(image.voxel_size_mm))
@@ -85,9 +110,9 @@ def noise_of(image: Volume, deep: np.ndarray) -> float:
     return float(np.std(step[both]) / np.sqrt(2))
 
 
-def labelled(scan: Scan, model: str, like: Volume) -> np.ndarray:
+def labelled(scan: Scan, model: str, like: Volume, flip: bool = False) -> np.ndarray:
     """A scan's labels by a model, at the voxels of another image of the same person."""
-    options = SegmentOptions(model=model)
+    options = SegmentOptions(model=model, flip=flip)
     return onto(canonical(segment_scan(scan, load_model(options), options).labels)[0], like)
 
 
@@ -106,7 +131,10 @@ def main() -> None:
     parser.add_argument("other", type=Path)
     parser.add_argument("--model", default="wide")
     parser.add_argument("--truth", default="wide", help="the model that labels OTHER")
-    parser.add_argument("--painted", action="store_true", help="paint SCAN from OTHER's labels first")
+    change = parser.add_mutually_exclusive_group()
+    change.add_argument("--painted", action="store_true", help="paint SCAN from OTHER's labels first")
+    change.add_argument("--evened", type=float, metavar="MM", help="even SCAN's contrast in such a Gaussian first")
+    parser.add_argument("--flip", action="store_true", help="label SCAN and its mirror image, averaged")
     given = parser.parse_args()
     scan = read_scan(given.scan)
     image, _ = canonical(scan.volume)
@@ -114,8 +142,10 @@ def main() -> None:
     if given.painted:
         deep = between(-from_border_mm(np.isin(truth, WHITE), image.voxel_size_mm), DEEP_MM)
         image = painted(image, truth, noise_of(image, deep))
-        scan = dataclasses.replace(scan, volume=image)
-    own = labelled(scan, given.model, image)
+    elif given.evened:
+        found = labelled(scan, given.model, image)
+        image = evened(image, np.isin(found, WHITE + CORTEX), given.evened)
+    own = labelled(dataclasses.replace(scan, volume=image), given.model, image, given.flip)
     white, cortex = np.isin(truth, WHITE), np.isin(truth, CORTEX)
     distance = from_border_mm(white, image.voxel_size_mm)
     print("from back to front: contrast, spread of white matter, Dice of white matter, Dice of cortex")

@@ -21,7 +21,7 @@ SOURCE = ROOT / "src"
 LAYERS = (  # imports go down or stay level, never up
     # 0 values
     """errors interfaces volume labels facts result recipe parts intensity geometry windows averaging machine files
-    claims findings plain_names sentences prompts changes shipped""",
+    claims findings plain_names sentences prompts changes shipped heap""",
     # 1 data
     """streams headers affines voxels loading images inputs cases pairing tables participants schemes metrics stats
     generation intervals centring clicks slice_prompts clicked deform lesions fading synth silver told lifespan sampling

@@ -1,9 +1,11 @@
 """The loop: a run that was interrupted is the run that was not, and only what may change changes."""
 
+import contextlib
 import csv
 import json
 import struct
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -227,3 +229,19 @@ def test_training_stops_when_the_score_no_longer_rises(tmp_path: Path) -> None:
     again = trainer(tmp_path, steps=50, validate_every=2, patience=3)
     again.run(validate=lambda t: 1.0)
     assert again.step == 10
+
+
+def test_freed_memory_is_kept_during_the_steps_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = False
+
+    @contextlib.contextmanager
+    def keep() -> Iterator[None]:
+        nonlocal kept
+        kept = True
+        yield
+        kept = False
+
+    monkeypatch.setattr("spanseg.heap.freed_memory_kept", keep)
+    seen: list[bool] = []
+    trainer(tmp_path).run(report=lambda row: seen.append(kept))
+    assert seen == [True] * 8 and not kept

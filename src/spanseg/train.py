@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from spanseg import checkpoint, machine
+from spanseg import checkpoint, heap, machine
 from spanseg.errors import SpansegError
 from spanseg.interfaces import Objective, Sample, Source
 from spanseg.labels import UNKNOWN
@@ -142,16 +142,17 @@ class Trainer:
             until_s: on the clock of ``time.monotonic``; the step that passes it is the last.
         """
         last = min(self.options.steps, stop_at or self.options.steps)
-        while self.step < last and not self.has_stalled and time.monotonic() < until_s:
-            row = self._one_step()
-            at_end = self.step == last or time.monotonic() >= until_s
-            if validate and (at_end or self.step % self.options.validate_every == 0):
-                row["validation"] = self._validate(validate)
-            self._log(row)
-            if report:
-                report(row)
-            if at_end or self.has_stalled or self.step % self.options.save_every == 0:
-                self.save()
+        with heap.freed_memory_kept():
+            while self.step < last and not self.has_stalled and time.monotonic() < until_s:
+                row = self._one_step()
+                at_end = self.step == last or time.monotonic() >= until_s
+                if validate and (at_end or self.step % self.options.validate_every == 0):
+                    row["validation"] = self._validate(validate)
+                self._log(row)
+                if report:
+                    report(row)
+                if at_end or self.has_stalled or self.step % self.options.save_every == 0:
+                    self.save()
 
     @property
     def has_stalled(self) -> bool:

@@ -50,6 +50,15 @@ def test_a_kernel_steps_along_its_orthogonal_direction() -> None:
     assert (step * conv.weight.grad.reshape(6, -1)).sum() > 0, "the step must go against the gradient"
 
 
+@pytest.mark.parametrize("shape", [(1, 24, 12), (2, 24, 12), (1, 8, 8, 48), (5, 7, 1, 1, 1)])
+def test_tables_of_tokens_embeddings_and_one_voxel_kernels_take_adamw_steps(shape: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    table = nn.Parameter(torch.randn(shape))
+    before, table.grad = table.detach().clone(), torch.randn(shape)
+    MuonAdamW([table], lr=0.1, weight_decay=0.0).step()
+    torch.testing.assert_close(table.detach(), before - 0.1 * table.grad.sign())
+
+
 def test_matrices_of_a_group_that_asks_for_it_step_along_theirs() -> None:
     torch.manual_seed(0)
     linear = nn.Linear(8, 8)

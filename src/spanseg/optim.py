@@ -46,8 +46,7 @@ class MuonAdamW(torch.optim.Optimizer):
                     continue
                 if parameter.ndim > 1:
                     parameter.mul_(1 - group["lr"] * group["weight_decay"])
-                is_kernel = parameter.ndim > 2 and parameter[0, 0].numel() > 1
-                is_wanted = is_kernel or (group["matrices"] and parameter.ndim == 2)
+                is_wanted = _is_kernel(parameter) or (group["matrices"] and parameter.ndim == 2)
                 if group["muon"] and is_wanted:
                     self._muon(parameter, parameter.grad, group["lr"])
                 else:
@@ -73,6 +72,11 @@ class MuonAdamW(torch.optim.Optimizer):
         steps = float(count)
         size = (second / (1 - 0.995**steps)).sqrt_() + 1e-8
         parameter.sub_(lr * (first / (1 - 0.9**steps)) / size)
+
+
+def _is_kernel(parameter: Tensor) -> bool:
+    """Whether a parameter is a convolution kernel wider than one voxel: no table of tokens, no position embedding."""
+    return parameter.ndim > 3 and len(parameter) > 1 and parameter[0, 0].numel() > 1
 
 
 def orthogonalise(matrix: Tensor, steps: int = 5) -> Tensor:

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-import tiny
-from spanseg import checkpoint, model
+import tiny_study
 from spanseg import recipe as recipes
 from spanseg.compare import engine, page, tables, timing
 from spanseg.compare import plan as planning
@@ -18,42 +17,15 @@ from spanseg.compare.results import Cell, Results
 from spanseg.compare.study import Study, read_study, recipe_of
 from spanseg.compare.tables import Summary
 from spanseg.errors import SpansegError
-from spanseg.participants import participant_of
 from spanseg.sampling import GENTLE
 from spanseg.simulate import simulate
-
-STUDY = """
-[study]
-title = "Tiny"
-base = "{base}"
-rows = ["zero_shot", "decoder", "kgpl", "one_hot"]
-reference = "kgpl"
-folds = 2
-steps = 4
-[centre.heads]
-data = "heads"
-labels = "freesurfer"
-"""
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a data set of five people, a base recipe with a first stage, and a study."""
-    import torch
-
     folder = tmp_path_factory.mktemp("study")
-    scans = simulate([tiny.write_map(folder / "map.nii.gz")], folder / "heads", 5, voxel_mm=6.0)
-    names = sorted(participant_of(scan) for scan in scans)
-    rows = [f"{name}\t{age}\t{sex}" for name, age, sex in zip(names, (20, 70, 30, 60, 45), "FMFMF", strict=True)]
-    (folder / "heads" / "participants.tsv").write_text("participant_id\tage\tsex\n" + "\n".join(rows) + "\n")
-    recipe = tiny.recipe(ema=0.5)
-    torch.manual_seed(0)
-    checkpoint.save(folder / "step1", dict(model.build(recipe).named_parameters()), recipe)
-    recipe["train"]["start"] = str(folder / "step1")
-    recipe["tokens"] = {"name": "knowledge", "stages": ["encoder1"], "facts": ["age", "sex"], "count": 24}
-    recipe["adapt"] = {"name": "frozen_encoder", "policy": "strict"}
-    (folder / "base.toml").write_text(recipes.dumps(recipe))
-    (folder / "study.toml").write_text(STUDY.format(base=folder / "base.toml"))
+    tiny_study.write(folder)
     return folder
 
 

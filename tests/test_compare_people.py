@@ -7,8 +7,9 @@ import pytest
 
 from spanseg.compare import origins
 from spanseg.compare.design import folds_of, splits_of
+from spanseg.compare.identity import Identities
 from spanseg.compare.people import Person, told_facts
-from spanseg.compare.study import Study
+from spanseg.compare.study import Centre, Study
 from spanseg.errors import SpansegError
 from spanseg.facts import Facts
 
@@ -27,7 +28,7 @@ def test_folds_hold_young_and_old_and_keep_one_person_together() -> None:
 
 
 def study(**changes: object) -> Study:
-    from spanseg.compare.study import Centre, Row
+    from spanseg.compare.study import Row
 
     fixed = {"name": "s", "title": "t", "base": "kgpl-res-unet", "rows": (Row("full"),), "centres": ()}
     centres = tuple(Centre(name, Path()) for name in changes.pop("named", ("a",)))  # type: ignore[attr-defined]
@@ -55,6 +56,31 @@ def test_one_person_in_two_data_sets_may_not_train_and_test() -> None:
     people = [person("sub-1", 20), person("sub-2", 30), person("sub-x", 20, "b", "a/sub-1")]
     with pytest.raises(SpansegError, match="a/sub-1 would train and test"):
         splits_of(study(design="cross_dataset", named=("a", "b"), train_centres=("a",), validate=0), people)
+
+
+def data_set(folder: Path, **same: str) -> Path:
+    """An empty data set whose table says who stands elsewhere."""
+    folder.mkdir(parents=True)
+    rows = [f"{who.replace('_', '-')}\t{other}" for who, other in same.items()]
+    (folder / "participants.tsv").write_text("\n".join(["participant_id\tsame_person_as", *rows]) + "\n")
+    return folder
+
+
+def test_a_person_is_recognised_whatever_the_study_calls_the_data_sets(tmp_path: Path) -> None:
+    malc, other = data_set(tmp_path / "malc", sub_1="n/a"), data_set(tmp_path / "other", sub_x="malc/1", y="sub-x")
+    for name in ("malc", "neuro"):
+        identities = Identities([Centre("second", other), Centre(name, malc)])
+        assert identities.of("second", "sub-x") == identities.of(name, "sub-1") == identities.of("second", "sub-y")
+        assert identities.of("second", "sub-1") != identities.of(name, "sub-1")
+    alone = Identities([Centre("other", other)])
+    assert alone.of("other", "sub-x") == "malc/sub-1" and alone.of("other", "sub-z") == "other/sub-z"
+
+
+def test_two_tables_that_name_each_other_name_one_person(tmp_path: Path) -> None:
+    first, second = data_set(tmp_path / "a", sub_1="b/sub-2"), data_set(tmp_path / "b", sub_2="a/sub-1")
+    both = Identities([Centre("p", first), Centre("q", second)])
+    assert both.of("p", "sub-1") == both.of("q", "sub-2")
+    assert both.of("p", "sub-7") != both.of("q", "sub-7")
 
 
 def test_shuffled_facts_are_nobodys_own_and_constant_ones_everybodys() -> None:

@@ -34,16 +34,20 @@ def direct_table(summary: Summary) -> Table:
 
 
 def centre_table(summary: Summary) -> Table:
-    """Gain, forgetting, retention, harmonic mean, routed and unrouted: over all people, over centres, and for each."""
+    """Gain, forgetting, retention, harmonic mean, routed and unrouted: over all people, over centres, and for each.
+
+    Over several centres the worst loss is that of the one old centre that loses most to one new centre: it decides
+    whether a row is safe.
+    """
     table = [CENTRES]
     each = transfer.centre_scores(summary.lines)
     over = [*transfer.pooled_scores(summary.lines), *transfer.mean_scores(each, len(_left_out(summary)))]
     found = {(one.centre, one.row): one for one in (*over, *each)}
-    unsafe = {one.row for one in each if not one.is_safe}
+    worst = {row: max((one for one in each if one.row == row), key=_worst_loss, default=None) for row in summary.rows}
     for centre in (transfer.ALL, transfer.MEAN, *_left_out(summary)):
         for row in summary.rows:
             one = found.get((centre, row))
-            cells = [NOT_RUN] * (len(CENTRES) - 2) if one is None else _transferred(one, unsafe)
+            cells = [NOT_RUN] * (len(CENTRES) - 2) if one is None else _transferred(one, worst[row] or one)
             table.append([centre, row, *cells])
     return table
 
@@ -51,36 +55,43 @@ def centre_table(summary: Summary) -> Table:
 def against_table(summary: Summary) -> Table:
     """Every row minus the target for each left-out centre, there and on the old ones, and the mean of the centres.
 
-    Holm's correction is over the centres of one row and part; the mean's test takes each centre as one pair.
+    Holm's correction is over the centres of one row and part; the test of the means takes each centre as one pair and
+    is corrected over the rows.
     """
     table = [["part", "row", "centre", "people", f"minus_{summary.target}", *TESTS]]
     for part in (NEW, OLD):
-        for row in summary.rows:
-            if row != summary.target:
-                table += [[part, row, *cells] for cells in _against(summary, row, part)]
+        tests = {
+            row: transfer.centre_tests(summary.lines, row, summary.target, part)
+            for row in summary.rows
+            if row != summary.target
+        }
+        means = _corrected(
+            {row: _over_centres(of_row) for row, of_row in tests.items() if _is_whole(summary, of_row)}, len(tests)
+        )
+        for row, of_row in tests.items():
+            each = _corrected(of_row, len(_left_out(summary)))
+            people, *cells = means.get(row, [NOT_RUN] * (len(TESTS) + 2))
+            table.append([part, row, transfer.MEAN, people if people == NOT_RUN else f"{people} centres", *cells])
+            for centre in _left_out(summary):
+                table.append([part, row, centre, *each.get(centre, [NOT_RUN] * (len(TESTS) + 2))])
     return table
 
 
-def _against(summary: Summary, row: str, part: str) -> Table:
-    """One row's tests: the mean of the centres if all were run, then a line a centre."""
-    tests = transfer.centre_tests(summary.lines, row, summary.target, part)
-    centres = _left_out(summary)
-    missing = [1.0] * (len(centres) - len(tests))
-    wilcoxon = dict(zip(tests, holm([test.wilcoxon_p for test in tests.values()] + missing), strict=False))
-    t = dict(zip(tests, holm([test.t_p for test in tests.values()] + missing), strict=False))
-    table = [[transfer.MEAN, *_over_centres(tests)] if not missing else [transfer.MEAN, *[NOT_RUN] * (len(TESTS) + 2)]]
-    for centre in centres:
-        one = tests.get(centre)
-        cells = [NOT_RUN] * (len(TESTS) + 2) if one is None else _tested(one, wilcoxon[centre], t[centre])
-        table.append([centre, *cells])
-    return table
+def _is_whole(summary: Summary, tests: Mapping[str, PairedTest]) -> bool:
+    return len(tests) == len(_left_out(summary))
 
 
-def _over_centres(tests: Mapping[str, PairedTest]) -> list[str]:
-    """The test of the centres' mean differences, each centre a pair; nothing to correct for."""
-    over = paired_test([0.0] * len(tests), [one.difference.mean for one in tests.values()])
-    people, *cells = _tested(over, over.wilcoxon_p, over.t_p)
-    return [f"{people} centres", *cells]
+def _over_centres(tests: Mapping[str, PairedTest]) -> PairedTest:
+    """The test of the centres' mean differences, each centre a pair."""
+    return paired_test([0.0] * len(tests), [one.difference.mean for one in tests.values()])
+
+
+def _corrected(tests: Mapping[str, PairedTest], family: int) -> dict[str, list[str]]:
+    """The figures of some tests, by name, with Holm's correction for so many; those not run count as without effect."""
+    missing = [1.0] * (family - len(tests))
+    wilcoxon = holm([one.wilcoxon_p for one in tests.values()] + missing)
+    t = holm([one.t_p for one in tests.values()] + missing)
+    return {name: _tested(one, wilcoxon[k], t[k]) for k, (name, one) in enumerate(tests.items())}
 
 
 def _tested(one: PairedTest, wilcoxon_holm: float, t_holm: float) -> list[str]:
@@ -93,14 +104,20 @@ def _left_out(summary: Summary) -> list[str]:
     return [split.name for split in summary.plan.splits]
 
 
-def _transferred(one: transfer.CentreScore, unsafe: set[str]) -> list[str]:
-    """The figures of a row of the table of centres; over several centres a row is safe if it is at each of them."""
-    is_safe = one.row not in unsafe if one.centre in (transfer.ALL, transfer.MEAN) else one.is_safe
-    safe = "base" if one.row == BASE else "yes" if is_safe else "no"
+def _worst_loss(one: transfer.CentreScore) -> float:
+    return one.lost_by_centre[one.worst]
+
+
+def _transferred(one: transfer.CentreScore, worst: transfer.CentreScore) -> list[str]:
+    """The figures of a row of the table of centres; ``worst`` is the row's score at the new centre that costs most."""
+    is_over_several = one.centre in (transfer.ALL, transfer.MEAN)
+    judged = worst if is_over_several else one
+    lost_at = f"{judged.worst} ({judged.centre} is new)" if is_over_several else judged.worst
+    safe = "base" if one.row == BASE else "yes" if judged.is_safe else "no"
     lost = one.forgetting
     new, old = (f"{mean.subjects}{' centres' * (one.centre == transfer.MEAN)}" for mean in (one.gain, lost))
     return [
         *(new, *map(number, (one.new, one.gain.mean, one.gain.low, one.gain.high))),
         *(old, *map(number, (one.old, one.routed_old, lost.mean, lost.low, lost.high))),
-        *(one.worst, *map(number, (one.lost_by_centre[one.worst], one.retention, one.harmonic)), safe),
+        *(lost_at, *map(number, (_worst_loss(judged), one.retention, one.harmonic)), safe),
     ]

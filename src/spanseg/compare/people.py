@@ -4,21 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 
+from spanseg.compare.identity import Identities
 from spanseg.compare.study import Centre
 from spanseg.errors import SpansegError
 from spanseg.facts import Facts
 from spanseg.judging import ScanWithTruth
 from spanseg.labelled import pair_scans
 from spanseg.participants import find_table, participant_of, read_participants
-from spanseg.tables import read_tsv
-
-SAME = "same_person_as"
-"""Column of a participants table that names the person's entry in another data set, such as ``malc/sub-1000``."""
-
 
 Told = Mapping[tuple[str, str], Facts]
 """The facts that each person is told with, by centre and subject."""
@@ -56,23 +51,23 @@ def people_of(centres: Sequence[Centre]) -> list[Person]:
     Raises:
         SpansegError: a data set without a labelled scan, or a table that cannot be read.
     """
-    return [person for centre in centres for person in _of_one(centre)]
+    identities = Identities(centres)
+    return [person for centre in centres for person in _of_one(centre, identities)]
 
 
-def _of_one(centre: Centre) -> list[Person]:
+def _of_one(centre: Centre, identities: Identities) -> list[Person]:
     scans: dict[str, list[ScanWithTruth]] = {}
     for pair in sorted(pair_scans(centre.data, centre.data / "derivatives")):
         scans.setdefault(participant_of(pair[0]), []).append(pair)
     table = find_table(centre.data)
     facts = read_participants(table) if table else {}
-    same = _same(table, centre.name) if table else {}
     people = [
         Person(
             centre.name,
             subject,
             tuple(pairs),
             facts.get(subject, Facts()),
-            same.get(subject, f"{centre.name}/{subject}"),
+            identities.of(centre.name, subject),
             centre.labels,
         )
         for subject, pairs in scans.items()
@@ -88,18 +83,6 @@ def _spread(people: list[Person], count: int) -> list[Person]:
     places = np.linspace(0, len(people) - 1, count).round()
     chosen = {by_age[int(place)].subject for place in places}
     return [person for person in people if person.subject in chosen]
-
-
-def _same(table: Path, centre: str) -> dict[str, str]:
-    """Under whose name a person stands elsewhere."""
-    columns, rows = read_tsv(table)
-    if SAME not in columns:
-        return {}
-    named = {row["participant_id"]: row[SAME] for _, row in rows if row[SAME] not in ("", "n/a")}
-    return {
-        f"sub-{who.removeprefix('sub-')}": other if "/" in other else f"{centre}/{other}"
-        for who, other in named.items()
-    }
 
 
 def told_facts(people: Sequence[Person], how: str, seed: int) -> list[Person]:

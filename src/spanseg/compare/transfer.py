@@ -113,13 +113,11 @@ def centre_scores(lines: Sequence[Line]) -> list[CentreScore]:
 
 
 def pooled_scores(lines: Sequence[Line]) -> list[CentreScore]:
-    """The same over all centres that a row was run for; who was tested as an old centre several times counts once."""
-    found = []
-    for row in dict.fromkeys(line["row"] for line in lines):
-        splits = [{line["split"] for line in lines if line["row"] == name} for name in (row, BASE)]
-        members = [line for line in lines if line["split"] in set.intersection(*splits)]
-        found += [score] if (score := _score(ALL, row, members)) else []
-    return found
+    """The same over the centres that every row was run for; who was tested several times counts once."""
+    rows = dict.fromkeys(line["row"] for line in lines)
+    run = {(line["row"], line["split"]) for line in lines}
+    members = [line for line in lines if all((row, line["split"]) in run for row in rows)]
+    return [score for row in rows if (score := _score(ALL, row, members))]
 
 
 def mean_scores(scores: Sequence[CentreScore], centres: int) -> list[CentreScore]:

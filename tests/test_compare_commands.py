@@ -1,0 +1,138 @@
+"""``spanseg compare`` and its short names as commands: killed again and again, planned, refused."""
+
+import csv
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import killed_study
+import tiny_study
+from spanseg.cli.compare import seconds_of
+from spanseg.cli.main import main
+from spanseg.errors import SpansegError
+
+TABLES = ("results.csv", "curves.csv")
+SAME = """
+design = "cross_dataset"
+train_centres = ["first"]
+validate = 0
+[centre.others]
+data = "same"
+labels = "freesurfer"
+[centre.first]
+"""
+"""A data set whose people are those of the first, which its own table knows by the folder's name."""
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_study.write(tmp_path_factory.mktemp("commands"))
+
+
+def answer(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, str]:
+    """Exit code, output and errors of a command."""
+    with pytest.raises(SystemExit) as caught:
+        main([str(word) for word in words])
+    out, error = capsys.readouterr()
+    return int(caught.value.code or 0), out, error
+
+
+def run(moment: int, *words: object) -> int:
+    """The exit code of a command that is killed after so many renames."""
+    command = [sys.executable, killed_study.__file__, str(moment), *map(str, words)]
+    return subprocess.run(command, capture_output=True, env=os.environ | {"OMP_NUM_THREADS": "1"}).returncode
+
+
+@pytest.mark.slow
+def test_killed_while_it_trains_tests_or_writes_a_study_ends_with_the_same_tables(study: Path, tmp_path: Path) -> None:
+    short = study.with_name("short.toml")
+    short.write_text(study.read_text().replace('"kgpl", "one_hot"', "").replace('reference = "kgpl"', ""))
+
+    def go_on(name: str, moment: int, jobs: int = 1) -> int:
+        out, work = tmp_path / name, tmp_path / f"{name}-work"
+        return run(moment, "compare", short, "--out", out, "--work", work, "--jobs", jobs, "--budget", "2h")
+
+    assert go_on("whole", 0) == 0
+    finished = []
+    for moment, jobs in ((2, 1), (3, 2), (17, 1)):
+        assert go_on("killed", moment, jobs) == (1 if os.name == "nt" else -9)
+        path = tmp_path / "killed" / "results.csv"
+        lines = list(csv.DictReader(path.open(newline=""))) if path.exists() else []
+        finished.append(len({(line["split"], line["row"]) for line in lines}))
+    assert finished == sorted(finished) and 0 < finished[-1] < 4
+    assert go_on("killed", 0) == 0
+    for name in TABLES:
+        assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_a_plan_is_told_and_nothing_is_run(study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = answer(capsys, "compare", study, "--plan", "--out", tmp_path / "out", "--work", tmp_path / "work")
+    assert code == 0 and "5 people, 2 splits, 4 rows" in out
+    assert re.search(r"8 cells, 8 to do, about \d+ minutes", out)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_budget_that_is_spent_says_how_to_go_on(
+    study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    places = ("--out", tmp_path / "out", "--work", tmp_path / "work")
+    code, out, _ = answer(capsys, "compare", study, *places, "--budget", "0.000001s")
+    assert code == 0 and "0 of 8 cells are finished" in out and "the same command goes on" in out
+
+
+def test_durations() -> None:
+    assert [seconds_of(text) for text in ("", "90s", "60m", "1.5h", "2")] == [None, 90, 3600, 5400, 120]
+    with pytest.raises(SpansegError, match="--budget takes a duration such as 90s, 60m or 2h, not 'soon'"):
+        seconds_of("soon")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("steps = 4", "stepz = 4"), "'stepz' is no key here"),
+        (('data = "heads"', 'data = "absent"'), "there is no folder"),
+        (("folds = 2", "folds = 9"), "nobody is left to test on"),
+        (("[centre.heads]", SAME), "would train and test; keep them apart"),
+    ],
+)
+def test_a_study_that_cannot_be_is_refused_in_one_sentence(
+    study: Path, tmp_path: Path, change: tuple[str, str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    same_people(study.parent / "heads", study.parent / "same")
+    wrong = study.with_name("wrong.toml")
+    wrong.write_text(study.read_text().replace(*change))
+    code, out, error = answer(capsys, "compare", wrong, "--out", tmp_path / "out", "--work", tmp_path / "work")
+    assert code == 2 and message in error
+    assert out == "" and len(error.strip().splitlines()) == 1 and list(tmp_path.iterdir()) == []
+
+
+def same_people(folder: Path, other: Path) -> None:
+    """Link a data set as another one, with a table that says whose scans these are."""
+    if other.exists():
+        return
+    other.mkdir()
+    for entry in folder.iterdir():
+        if entry.name != "participants.tsv":
+            (other / entry.name).symlink_to(entry)
+    subjects = [line.split("\t")[0] for line in (folder / "participants.tsv").read_text().splitlines()[1:]]
+    rows = [f"{subject}\theads/{subject}" for subject in subjects]
+    (other / "participants.tsv").write_text("participant_id\tsame_person_as\n" + "\n".join(rows) + "\n")
+
+
+def test_the_short_names_plan_studies(study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    places = ("--plan", "--base", study.parent / "base.toml", "--rows", "zero_shot,decoder", "--steps", "2")
+    heads, others = study.parent / "heads", tmp_path / "others"
+    same_people(heads, others)
+    (others / "participants.tsv").unlink()
+    code, out, error = answer(capsys, "fewshot", heads, "--labels", "freesurfer", "--shots", "1,2", *places)
+    assert (code, error) == (0, "") and "5 people, 2 splits, 2 rows" in out and "2shot: 2 train" in out
+    code, out, error = answer(
+        capsys, "cross-domain", "--train", f"{heads}:freesurfer", "--test", f"{others}:freesurfer", *places
+    )
+    assert (code, error) == (0, "") and "10 people, 1 splits" in out and "5 test" in out
+    code, out, error = answer(capsys, "leave-one-centre-out", f"{heads}:freesurfer", f"{others}:freesurfer", *places)
+    assert (code, error) == (0, "") and "10 people, 2 splits" in out and "before" in out

@@ -290,11 +290,11 @@ def show(found: dict[str, Any]) -> None:
     print(f"{'Dice':36}{'cortex':>10}{'white matter':>15}")
     for row, dice in found["dice"].items():
         print(f"{row:36}{dice['cortex']:10.3f}{dice['white matter']:15.3f}")
-    print(f"\n{'difference':44}{'mean':>8}{'95 % interval':>20}{'Wilcoxon p':>12}")
+    print(f"\n{'difference':44}{'mean':>8}{'95 % interval':>20}{'Wilcoxon p':>12}{'detectable':>12}")
     for name, test in found["differences"].items():
         one = test["difference"]
         span = f"{one['low']:+.3f} to {one['high']:+.3f}"
-        print(f"{name:44}{one['mean']:+8.3f}{span:>20}{test['wilcoxon_p']:12.2g}")
+        print(f"{name:44}{one['mean']:+8.3f}{span:>20}{test['wilcoxon_p']:12.2g}{test['detectable']:12.3f}")
     print("\naudit of a newborn, median |change| of volume in per cent, by what is told instead:")
     for name, changes in found["audit_median_change_percent"].items():
         print(f"{name:12}" + "  ".join(f"{value} {change:.2f}" for value, change in changes.items()))

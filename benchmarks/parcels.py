@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from spanseg.compare.analysis import by_subject, interval, shared
+from spanseg.compare.design import NEW
 from spanseg.stats import paired_test
 
 METRICS = {"dice": "Dice", "asd_mm": "mean surface distance (mm)"}
@@ -27,7 +28,10 @@ def main() -> None:
     parser.add_argument("reference", help="row that the others are compared with")
     arguments = parser.parse_args()
     with (arguments.study / "results.csv").open(newline="", encoding="utf-8") as stream:
-        lines = list(csv.DictReader(stream))
+        lines = [line for line in csv.DictReader(stream) if line["part"] == NEW]
+    rows = dict.fromkeys(line["row"] for line in lines)
+    if arguments.reference not in rows:
+        parser.error(f"no row '{arguments.reference}' has results; those that have are {', '.join(rows)}")
     for is_parcel, what in ((True, "cortical parcels"), (False, "other structures")):
         part = [line for line in lines if line["structure"].startswith("ctx-") is is_parcel]
         print(f"{len({line['structure'] for line in part})} {what}")

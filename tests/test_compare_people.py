@@ -1,5 +1,6 @@
 """People of a study: how they are split, told and recognised."""
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -67,20 +68,65 @@ def data_set(folder: Path, **same: str) -> Path:
 
 
 def test_a_person_is_recognised_whatever_the_study_calls_the_data_sets(tmp_path: Path) -> None:
-    malc, other = data_set(tmp_path / "malc", sub_1="n/a"), data_set(tmp_path / "other", sub_x="malc/1", y="sub-x")
-    for name in ("malc", "neuro"):
-        identities = Identities([Centre("second", other), Centre(name, malc)])
-        assert identities.of("second", "sub-x") == identities.of(name, "sub-1") == identities.of("second", "sub-y")
-        assert identities.of("second", "sub-1") != identities.of(name, "sub-1")
+    malc, other = data_set(tmp_path / "MALC", sub_1="n/a"), data_set(tmp_path / "other", sub_x="malc/1", y="sub-x")
+    (tmp_path / "link").symlink_to(malc)
+    for centre in (Centre("malc", malc), Centre("neuro", malc), Centre("neuro", tmp_path / "link")):
+        identities = Identities([Centre("second", other), centre])
+        assert (
+            identities.of("second", "sub-x") == identities.of(centre.name, "sub-1") == identities.of("second", "sub-y")
+        )
+        assert identities.of("second", "sub-1") != identities.of(centre.name, "sub-1")
     alone = Identities([Centre("other", other)])
     assert alone.of("other", "sub-x") == "malc/sub-1" and alone.of("other", "sub-z") == "other/sub-z"
 
 
-def test_two_tables_that_name_each_other_name_one_person(tmp_path: Path) -> None:
-    first, second = data_set(tmp_path / "a", sub_1="b/sub-2"), data_set(tmp_path / "b", sub_2="a/sub-1")
+@pytest.mark.skipif(os.name == "nt", reason="links need rights on Windows")
+def test_a_data_set_behind_a_link_has_the_name_of_both(tmp_path: Path) -> None:
+    data_set(tmp_path / "real", sub_1="n/a")
+    (tmp_path / "malc").symlink_to(tmp_path / "real")
+    other = data_set(tmp_path / "other", sub_x="malc/sub-1", sub_y="real/sub-2")
+    both = Identities([Centre("a", tmp_path / "malc"), Centre("b", other)])
+    assert both.of("a", "sub-1") == both.of("b", "sub-x") and both.of("a", "sub-2") == both.of("b", "sub-y")
+
+
+@pytest.mark.parametrize("unknown", ["N/A", "na", "unknown", ""])
+def test_people_of_whom_nothing_is_said_are_not_one_person(tmp_path: Path, unknown: str) -> None:
+    one = Identities([Centre("a", data_set(tmp_path / "a", sub_1=unknown, sub_2=unknown))])
+    assert one.of("a", "sub-1") != one.of("a", "sub-2")
+
+
+def test_two_tables_that_name_each_other_and_two_rows_of_one_person_name_one_person(tmp_path: Path) -> None:
+    first, second = data_set(tmp_path / "a", sub_1="b/sub-2"), data_set(tmp_path / "b", sub_2="a/SUB-1")
+    (first / "participants.tsv").open("a").write("sub-1\tdeep/c/sub-3\n")
     both = Identities([Centre("p", first), Centre("q", second)])
-    assert both.of("p", "sub-1") == both.of("q", "sub-2")
+    assert both.of("p", "sub-1") == both.of("q", "sub-2") == "c/sub-3"
     assert both.of("p", "sub-7") != both.of("q", "sub-7")
+
+
+def test_two_data_sets_below_one_table_hold_the_same_people(tmp_path: Path) -> None:
+    root = data_set(tmp_path / "root", sub_1="n/a")
+    (root / "dataset_description.json").write_text("{}")
+    for name in ("s1", "s2"):
+        (root / name).mkdir()
+    both = Identities([Centre("a", root / "s1"), Centre("b", root / "s2")])
+    assert both.of("a", "sub-1") == both.of("b", "sub-1")
+
+
+@pytest.mark.parametrize(
+    ("says", "message"),
+    [("bids/sub-1", r"names the data set 'bids', which may be \[centre"), ("x/", "takes a data set")],
+)
+def test_what_cannot_be_told_apart_is_refused(tmp_path: Path, says: str, message: str) -> None:
+    folders = [data_set(tmp_path / site / "bids") for site in "ab"] + [data_set(tmp_path / "c", sub_1=says)]
+    with pytest.raises(SpansegError, match=message):
+        Identities([Centre(f"site{number}", folder) for number, folder in enumerate(folders)])
+
+
+def test_a_table_without_participants_is_refused_with_a_sentence(tmp_path: Path) -> None:
+    folder = data_set(tmp_path / "a")
+    (folder / "participants.tsv").write_text("subject\tsame_person_as\n1\tn/a\n")
+    with pytest.raises(SpansegError, match="expected tab-separated columns participant_id"):
+        Identities([Centre("a", folder)])
 
 
 def test_shuffled_facts_are_nobodys_own_and_constant_ones_everybodys() -> None:

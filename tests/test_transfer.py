@@ -102,7 +102,6 @@ def test_the_mean_of_centres_counts_each_centre_once() -> None:
     (mean,) = transfer.mean_scores(each, 3)
     assert (mean.centre, mean.gain.subjects) == (transfer.MEAN, 3)
     assert mean.gain.mean == pytest.approx((0.2 - 0.08 + 0.1) / 3)
-    assert mean.lost_by_centre["a"] == pytest.approx((0.0 + 0.2) / 2)  # old where 'b' and 'c' were new
     assert transfer.mean_scores(each, 4) == []  # one centre was not run
 
 
@@ -187,9 +186,21 @@ def test_a_row_is_safe_over_all_centres_only_if_it_is_at_each() -> None:
         (transfer.ALL, transfer.MEAN), "no"
     )
     assert (found[transfer.MEAN]["people_new"], found["a"]["people_old"]) == ("3 centres", "2")
-    worst = {name: (one["worst_old"], float(one["worst_forgetting"])) for name, one in found.items()}
-    assert worst["a"] == ("b", pytest.approx(0.06))
-    assert worst[transfer.ALL] == worst[transfer.MEAN] == ("b (a is new)", pytest.approx(0.06))
+    worst = {name: (one["worst_old"], one["worst_new"], float(one["worst_forgetting"])) for name, one in found.items()}
+    assert worst["a"] == worst[transfer.ALL] == worst[transfer.MEAN] == ("b", "a", pytest.approx(0.06))
+
+
+def test_a_row_that_was_not_run_at_every_centre_is_not_called_safe_and_is_compared_where_all_were_run() -> None:
+    lines = [line("zero_shot", split, centre, 0.8) for split in "abc" for centre in "abc"]
+    lines += [line("full", split, centre, 0.9) for split in "ab" for centre in "abc"]
+    lines += [line("gentle", "a", centre, 0.85) for centre in "abc"]
+    lines.append(line("full", "a", "a", 0.1, structure="Left-Putamen"))
+    (head, *table) = centre_tables.centre_table(hand_made(lines, curves={}))
+    found = {(one[0], one[1]): dict(zip(head, one, strict=True)) for one in table}
+    assert {found[transfer.ALL, row]["safe"] for row in ("full", "gentle")} == {tables.NOT_RUN}
+    assert (found["a", "full"]["safe"], found["a", "zero_shot"]["worst_new"]) == ("yes", "n/a")
+    assert [float(found[transfer.ALL, row]["gain"]) for row in ("full", "gentle")] == pytest.approx([0.1, 0.05])
+    assert found[transfer.ALL, "zero_shot"]["people_new"] == "1"
 
 
 def test_time_to_arrive_where_the_full_training_does() -> None:

@@ -34,12 +34,12 @@ def write(folder: Path) -> Path:
     names = sorted(participant_of(scan) for scan in scans)
     rows = [f"{name}\t{age}\t{sex}" for name, age, sex in zip(names, (20, 70, 30, 60, 45), "FMFMF", strict=True)]
     (folder / "heads" / "participants.tsv").write_text("participant_id\tage\tsex\n" + "\n".join(rows) + "\n")
-    recipe = tiny.recipe(ema=0.5)
+    recipe = tiny.recipe(ema=0.5, save_every=1)
     torch.manual_seed(0)
     checkpoint.save(folder / "step1", dict(model.build(recipe).named_parameters()), recipe)
     recipe["train"]["start"] = str(folder / "step1")
     recipe["tokens"] = {"name": "knowledge", "stages": ["encoder1"], "facts": ["age", "sex"], "count": 24}
     recipe["adapt"] = {"name": "frozen_encoder", "policy": "strict"}
     (folder / "base.toml").write_text(recipes.dumps(recipe))
-    (folder / "study.toml").write_text(STUDY.format(base=folder / "base.toml"))
+    (folder / "study.toml").write_text(STUDY.format(base=(folder / "base.toml").as_posix()))
     return folder / "study.toml"

@@ -9,13 +9,15 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from spanseg.errors import SpansegError
-from spanseg.facts import Facts, age_from_text
+from spanseg.facts import UNKNOWN_WORDS, Facts, age_from_text
 from spanseg.pairing import case_key
 from spanseg.tables import read_tsv
 
 NAME = "participants.tsv"
 _COLUMNS = {"age_years": ("age",), "sex": ("sex", "gender"), "diagnosis": ("diagnosis", "dx", "group")}
 """Facts, and the columns that hold them; of several the first counts."""
+SAME = "same_person_as"
+"""Column that names the person's entry in another data set, such as ``malc/sub-1000``, or another one in this."""
 _OTHER_SEX = frozenset({"o", "other"})
 """BIDS allows it; there is no sentence for it, so it is told as unknown."""
 _YEARS = frozenset({"y", "yr", "yrs", "year", "years", "a"})
@@ -54,7 +56,7 @@ def read_participants(path: Path) -> dict[str, Facts]:
         where = f"{path}, line {line}"
         if not row["participant_id"]:
             raise SpansegError(f"{where}: participant_id is empty; write whose row it is, such as sub-01.")
-        person, facts = _with_sub(row["participant_id"]), _facts(row, where)
+        person, facts = with_sub(row["participant_id"]), _facts(row, where)
         if people.get(person, facts) != facts:
             raise SpansegError(f"{where}: {person} stands in line {lines[person]} too, with other facts; keep one row.")
         people[person] = facts
@@ -62,6 +64,16 @@ def read_participants(path: Path) -> dict[str, Facts]:
     if any(facts.age_years is not None for facts in people.values()):
         _require_years(path)
     return people
+
+
+def read_same_persons(path: Path) -> list[tuple[int, str, str]]:
+    """Read under whose name participants stand elsewhere: line, participant and the words of the table.
+
+    Raises:
+        SpansegError: the table cannot be read.
+    """
+    rows = [(line, row) for line, row in _rows(path) if row.get(SAME, "").lower() not in UNKNOWN_WORDS]
+    return [(line, row["participant_id"], row[SAME]) for line, row in rows]
 
 
 def participant_of(scan: Path) -> str:
@@ -73,9 +85,9 @@ def participant_of(scan: Path) -> str:
     """
     key = case_key(scan)
     if "sub" in key:
-        return _with_sub(key["sub"])
+        return with_sub(key["sub"])
     found = re.match(r"sub-[^_]+", key["name"])
-    return found[0] if found else _with_sub(key["name"])
+    return found[0] if found else with_sub(key["name"])
 
 
 def facts_of(table: Mapping[str, Facts], case: str, path: Path) -> Facts:
@@ -124,7 +136,8 @@ def _value(field: str, text: str) -> str | float | None:
     return None if field == "sex" and text.lower() in _OTHER_SEX else text
 
 
-def _with_sub(participant: str) -> str:
+def with_sub(participant: str) -> str:
+    """Put the ``sub-`` before a participant where a table leaves it out."""
     return participant if participant.startswith("sub-") else f"sub-{participant}"
 
 

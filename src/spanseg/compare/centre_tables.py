@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from spanseg.compare import transfer
 from spanseg.compare.design import NEW, OLD
@@ -13,7 +13,16 @@ from spanseg.stats import PairedTest, holm, paired_test
 CENTRES = [
     *("centre", "row", "people_new", "new", "gain", "gain_low", "gain_high"),
     *("people_old", "old_unrouted", "old_routed"),
-    *("forgetting", "forgetting_low", "forgetting_high", "worst_old", "worst_forgetting", "retention", "harmonic"),
+    *(
+        "forgetting",
+        "forgetting_low",
+        "forgetting_high",
+        "worst_old",
+        "worst_new",
+        "worst_forgetting",
+        "retention",
+        "harmonic",
+    ),
     "safe",
 ]
 TESTS = ["low", "high", "wilcoxon_p", "wilcoxon_holm", "t_p", "t_holm", "detectable_80"]
@@ -36,18 +45,19 @@ def direct_table(summary: Summary) -> Table:
 def centre_table(summary: Summary) -> Table:
     """Gain, forgetting, retention, harmonic mean, routed and unrouted: over all people, over centres, and for each.
 
-    Over several centres the worst loss is that of the one old centre that loses most to one new centre: it decides
-    whether a row is safe.
+    Over several centres the worst loss is that of the old centre that loses most to one new centre, of those run: it
+    decides whether a row is safe, and a row is called so when all centres were run.
     """
-    table = [CENTRES]
+    table, several = [CENTRES], (transfer.ALL, transfer.MEAN)
     each = transfer.centre_scores(summary.lines)
     over = [*transfer.pooled_scores(summary.lines), *transfer.mean_scores(each, len(_left_out(summary)))]
     found = {(one.centre, one.row): one for one in (*over, *each)}
-    worst = {row: max((one for one in each if one.row == row), key=_worst_loss, default=None) for row in summary.rows}
-    for centre in (transfer.ALL, transfer.MEAN, *_left_out(summary)):
+    for centre in (*several, *_left_out(summary)):
         for row in summary.rows:
+            judged = [one for one in each if one.row == row and centre in (*several, one.centre)]
+            is_whole = centre not in several or len(judged) == len(_left_out(summary))
             one = found.get((centre, row))
-            cells = [NOT_RUN] * (len(CENTRES) - 2) if one is None else _transferred(one, worst[row] or one)
+            cells = _transferred(one, judged, is_whole) if one and judged else [NOT_RUN] * (len(CENTRES) - 2)
             table.append([centre, row, *cells])
     return table
 
@@ -108,16 +118,22 @@ def _worst_loss(one: transfer.CentreScore) -> float:
     return one.lost_by_centre[one.worst]
 
 
-def _transferred(one: transfer.CentreScore, worst: transfer.CentreScore) -> list[str]:
-    """The figures of a row of the table of centres; ``worst`` is the row's score at the new centre that costs most."""
-    is_over_several = one.centre in (transfer.ALL, transfer.MEAN)
-    judged = worst if is_over_several else one
-    lost_at = f"{judged.worst} ({judged.centre} is new)" if is_over_several else judged.worst
-    safe = "base" if one.row == BASE else "yes" if judged.is_safe else "no"
-    lost = one.forgetting
+def _transferred(one: transfer.CentreScore, judged: Sequence[transfer.CentreScore], is_whole: bool) -> list[str]:
+    """The figures of a row of the table of centres.
+
+    Args:
+        one: the scores.
+        judged: those by which the row is called safe or not.
+        is_whole: whether these are all that there will be.
+    """
+    worst, lost = max(judged, key=_worst_loss), one.forgetting
+    safe = "no" if not worst.is_safe else "yes" if is_whole else NOT_RUN
+    lost_most = (worst.worst, worst.centre, number(_worst_loss(worst)))
+    if one.row == BASE:
+        safe, lost_most = "base", ("n/a", "n/a", "n/a")
     new, old = (f"{mean.subjects}{' centres' * (one.centre == transfer.MEAN)}" for mean in (one.gain, lost))
     return [
         *(new, *map(number, (one.new, one.gain.mean, one.gain.low, one.gain.high))),
         *(old, *map(number, (one.old, one.routed_old, lost.mean, lost.low, lost.high))),
-        *(lost_at, *map(number, (_worst_loss(judged), one.retention, one.harmonic)), safe),
+        *(*lost_most, *map(number, (one.retention, one.harmonic)), safe),
     ]

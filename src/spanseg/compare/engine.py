@@ -7,8 +7,10 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import replace
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
+from multiprocessing.connection import wait as wait_for
 from pathlib import Path
+from threading import Thread
 from typing import TypeVar
 
 import torch
@@ -93,23 +95,31 @@ def _at_once(
     """Do something for each cell, in several processes."""
     threads, waiting = max(1, cores() // jobs), list(left)
     running: dict[Future[T], Cell] = {}
-    with ProcessPoolExecutor(jobs, get_context("spawn"), max_tasks_per_child=1) as pool:
+    with ProcessPoolExecutor(jobs, get_context("spawn"), _end_with_parent, max_tasks_per_child=1) as pool:
         while waiting or running:
             while waiting and len(running) < jobs and fits(waiting[0]):
                 cell = waiting.pop(0)
-                running[pool.submit(_alone, task, plan, work, cell, threads, os.getpid())] = cell
+                running[pool.submit(_alone, task, plan, work, cell, threads)] = cell
             if not running:
                 return
             for done in wait(running, return_when=FIRST_COMPLETED).done:
                 yield running.pop(done), done.result()
 
 
-def _alone(task: Callable[[CellRunner, Cell], T], plan: Plan, work: Path, cell: Cell, threads: int, parent: int) -> T:
-    """Do something for one cell in this process, and stop when the process that asked for it is gone."""
-
-    def report(_: Cell, row: dict[str, float]) -> None:
-        if os.getppid() != parent:
-            raise SystemExit(f"the study was stopped at step {row['step']:.0f}")
-
+def _alone(task: Callable[[CellRunner, Cell], T], plan: Plan, work: Path, cell: Cell, threads: int) -> T:
+    """Do something for one cell in this process."""
     torch.set_num_threads(threads)
-    return task(CellRunner(plan.study, plan.splits, plan.people, work, report), cell)
+    return task(CellRunner(plan.study, plan.splits, plan.people, work, lambda cell, row: None), cell)
+
+
+def _end_with_parent() -> None:
+    """End this process when the one that started it is gone, killed or not: a study must not go on behind its back."""
+    parent = parent_process()
+    if parent is None:
+        return
+
+    def watch(sentinel: int) -> None:
+        wait_for([sentinel])
+        os._exit(1)
+
+    Thread(target=watch, args=(parent.sentinel,), daemon=True).start()

@@ -117,7 +117,7 @@ def _heading(name: str, summary: Summary) -> str:
         "table_long": "In full",
         "direct": "What a new centre costs the base model as it is",
         "centres": "New and old centres",
-        "against": f"Every row minus {summary.target}, centre by centre (p-values corrected over the centres of a row)",
+        "against": f"Every row minus {summary.target} (p-values corrected over the rows or the centres)",
         "datasets": "By data set: coverage, failures, scores",
         "shots": "Shots to match",
         "pairs": "Rows against each other (p-values corrected over these pairs)",

@@ -47,7 +47,7 @@ class CentreScore:
         row: name.
         gain: new centre, against the base model as it is.
         forgetting: old centres, base model minus row, with this row's weights (unrouted); negative is a gain.
-        lost_by_centre: the mean forgetting of each old centre.
+        lost_by_centre: the mean forgetting of each old centre; empty for ``MEAN``.
         new, old: mean Dice.
         routed_old: mean Dice of the old centres when their scans go to the base model.
     """
@@ -113,11 +113,10 @@ def centre_scores(lines: Sequence[Line]) -> list[CentreScore]:
 
 
 def pooled_scores(lines: Sequence[Line]) -> list[CentreScore]:
-    """The same over the centres that every row was run for; who was tested several times counts once."""
-    rows = dict.fromkeys(line["row"] for line in lines)
-    run = {(line["row"], line["split"]) for line in lines}
-    members = [line for line in lines if all((row, line["split"]) in run for row in rows)]
-    return [score for row in rows if (score := _score(ALL, row, members))]
+    """The same over all centres, on what every row was scored on; who was tested several times counts once."""
+    rows = list(dict.fromkeys(line["row"] for line in lines))
+    common = shared(lines, rows, "dice")
+    return [score for row in rows if (score := _score(ALL, row, common))]
 
 
 def mean_scores(scores: Sequence[CentreScore], centres: int) -> list[CentreScore]:
@@ -130,12 +129,7 @@ def mean_scores(scores: Sequence[CentreScore], centres: int) -> list[CentreScore
         gain = interval({(one.centre, ""): one.gain.mean for one in of_row})
         lost = interval({(one.centre, ""): one.forgetting.mean for one in of_row})
         means = (statistics.fmean(getattr(one, name) for one in of_row) for name in ("new", "old", "routed_old"))
-        old = dict.fromkeys(name for one in of_row for name in one.lost_by_centre)
-        by_centre = {
-            name: statistics.fmean(one.lost_by_centre[name] for one in of_row if name in one.lost_by_centre)
-            for name in old
-        }
-        found.append(CentreScore(MEAN, row, gain, lost, by_centre, *means))
+        found.append(CentreScore(MEAN, row, gain, lost, {}, *means))
     return found
 
 

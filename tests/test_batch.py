@@ -328,7 +328,7 @@ def test_killed_at_any_rename_no_sidecar_stands_for_a_mixture(tmp_path: Path) ->
     with_brain = sidecar.read_bytes()
     for moment in (1, PER_SCAN, PER_SCAN + 1, PER_SCAN + 4, 2 * PER_SCAN - 1):
         code, _, _ = finish(start(tmp_path, 0.0, "--overwrite", die_at_rename=moment))
-        assert code == (1 if os.name == "nt" else -signal.SIGKILL)
+        assert code == (signal.SIGTERM if os.name == "nt" else -signal.SIGKILL)
         check_whole(out)
         if moment <= PER_SCAN:  # everything so far lies in the temporary folder
             assert sidecar.read_bytes() == with_brain

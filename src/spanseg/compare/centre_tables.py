@@ -12,18 +12,8 @@ from spanseg.stats import PairedTest, holm, paired_test
 
 CENTRES = [
     *("centre", "row", "people_new", "new", "gain", "gain_low", "gain_high"),
-    *("people_old", "old_unrouted", "old_routed"),
-    *(
-        "forgetting",
-        "forgetting_low",
-        "forgetting_high",
-        "worst_old",
-        "worst_new",
-        "worst_forgetting",
-        "retention",
-        "harmonic",
-    ),
-    "safe",
+    *("people_old", "old_unrouted", "old_routed", "forgetting", "forgetting_low", "forgetting_high"),
+    *("worst_old", "worst_new", "worst_forgetting", "retention", "harmonic", "safe"),
 ]
 TESTS = ["low", "high", "wilcoxon_p", "wilcoxon_holm", "t_p", "t_holm", "detectable_80"]
 

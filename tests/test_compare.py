@@ -1,7 +1,6 @@
-"""Studies: a whole one on made-up heads, killed and gone on with; and what is refused before anything runs."""
+"""Studies: a whole one on made-up heads; and what is refused before anything runs."""
 
 import csv
-import itertools
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from spanseg.compare import engine, page, tables, timing
 from spanseg.compare import plan as planning
 from spanseg.compare.cell import CellRunner
 from spanseg.compare.people import people_of
-from spanseg.compare.results import Cell, Results
+from spanseg.compare.results import Results
 from spanseg.compare.study import Study, read_study, recipe_of
 from spanseg.compare.tables import Summary
 from spanseg.errors import SpansegError
@@ -37,26 +36,6 @@ def whole(place: Path) -> tuple[planning.Plan, Results]:
     done = list(engine.run(plan, results, place / "work-whole", lambda cell, row: None))
     assert done == list(plan.cells)
     return plan, results
-
-
-def test_killed_anywhere_and_gone_on_with_it_ends_with_the_same_table(
-    place: Path, whole: tuple[planning.Plan, Results]
-) -> None:
-    plan, _ = whole
-    folder, work = place / "killed", place / "work-killed"
-
-    def killed_in_the_second_training(cell: Cell, row: dict[str, float]) -> None:
-        if cell == plan.cells[2] and row["step"] == 3:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        list(engine.run(plan, Results(folder, plan.cells, plan.meaning), work, killed_in_the_second_training))
-    list(itertools.islice(engine.run(plan, Results(folder, plan.cells, plan.meaning), work, lambda cell, row: None), 2))
-    again = Results(folder, plan.cells, plan.meaning)
-    assert sum(again.finished(cell) for cell in plan.cells) == 4
-    list(engine.run(plan, again, work, lambda cell, row: None))
-    for name in ("results.csv", "curves.csv"):
-        assert (folder / name).read_text() == (place / "whole" / name).read_text()
 
 
 def test_every_prefix_of_the_plan_is_balanced(whole: tuple[planning.Plan, Results]) -> None:

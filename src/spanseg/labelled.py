@@ -4,11 +4,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from spanseg.errors import SpansegError
 from spanseg.facts import Facts
 from spanseg.images import read_labels, read_scan
 from spanseg.inputs import find_jobs
-from spanseg.labels import Protocol
+from spanseg.labels import Crosswalk, Protocol
 from spanseg.pairing import case_key, label_images
 from spanseg.participants import find_table, participant_of, read_participants
 from spanseg.sampling import LabelledScan
@@ -98,15 +100,25 @@ def read_labelled(pairs: Sequence[tuple[Path, Path]], labels: str | None, protoc
             raise SpansegError(f"{truth}: these labels are not on the grid of {scan.name}; resample them first.")
         scheme = find_scheme(labels, protocol, truth)
         turned, orientation = canonical(image)
-        classes = orientation.to_canonical(scheme.apply(found.data, str(truth)))
-        if not (classes > 0).any():
-            raise SpansegError(
-                f"{truth}: by the scheme '{scheme.name}' these labels hold no structure of the protocol "
-                f"'{protocol.name}'; give the scheme that they are in, or leave this scan out."
-            )
+        classes = orientation.to_canonical(mapped(found.data, scheme, protocol, truth))
         name = participant_of(scan)
         loaded.append(LabelledScan(name, turned.data, classes, turned.voxel_size_mm, scheme.unlabelled))
     return loaded
+
+
+def mapped(labels: np.ndarray, scheme: Crosswalk, protocol: Protocol, truth: Path) -> np.ndarray:
+    """Map labels to the classes of a protocol, shape as given.
+
+    Raises:
+        SpansegError: ids that the scheme does not map, or labels without a known structure; names the file ``truth``.
+    """
+    classes = scheme.apply(labels, str(truth))
+    if not (classes > 0).any():
+        raise SpansegError(
+            f"{truth}: by the scheme '{scheme.name}' these labels hold no structure of the protocol "
+            f"'{protocol.name}'; give the scheme that they are in, or leave this scan out."
+        )
+    return classes
 
 
 def pair_scans(scans: Path, truths: Path) -> list[tuple[Path, Path]]:

@@ -8,6 +8,8 @@ from spanseg import model, params, runs
 from spanseg.compare.people import Person
 from spanseg.compare.study import Study, base_row, recipe_of
 from spanseg.errors import SpansegError
+from spanseg.images import read_labels
+from spanseg.labelled import mapped
 from spanseg.schemes import find_scheme
 from spanseg.sources import synth_options, teller
 
@@ -33,12 +35,16 @@ def require_sound_recipes(study: Study) -> None:
 
 
 def require_known_labels(study: Study, people: Sequence[Person]) -> None:
-    """Find the label scheme of every truth.
+    """Find the label scheme of every truth, and read the first truth of every data set by it.
 
     Raises:
-        SpansegError: a scheme that the study's protocol does not have, or a table that cannot be read.
+        SpansegError: a scheme that the study's protocol does not have, a table that cannot be read, or labels that are
+            not in the scheme.
     """
-    protocol = model.protocol_of(recipe_of(study, study.rows[0], 0))
+    protocol, read = model.protocol_of(recipe_of(study, study.rows[0], 0)), set()
     for person in people:
         for _, truth in person.scans:
-            find_scheme(person.labels or None, protocol, truth)
+            scheme = find_scheme(person.labels or None, protocol, truth)
+            if person.centre not in read:
+                read.add(person.centre)
+                mapped(read_labels(truth).volume.data, scheme, protocol, truth)

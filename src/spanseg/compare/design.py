@@ -136,8 +136,10 @@ def _check(split: Split, study: Study) -> None:
     learned = {person.identity for person in (*split.train, *split.validate, *split.before, *split.watched_before)}
     both = sorted({person.identity for person in (*split.new, *split.old)} & learned)
     if both:
+        more = f" and {len(both) - 3} more" if len(both) > 3 else ""
         raise SpansegError(
-            f"{study.name}, split {split.name}: {', '.join(both)} would train and test; keep them apart."
+            f"{study.name}, split {split.name}: {', '.join(both[:3])}{more} would train and test; keep them apart "
+            "(who is one person in two data sets, same_person_as in participants.tsv says)."
         )
     for what, members in (("train on", split.train), ("test on", split.new)):
         if not members:

@@ -143,7 +143,7 @@ def test_a_budget_that_is_spent_begins_nothing(
         (("[centre.heads]", "[row.kgpl]\nadapt = {}\n[centre.heads]"), "adapt must be a table with a name"),
         (("[centre.heads]", "[row]\nkgpl = 3\n[centre.heads]"), r"\[row.kgpl\]: this must be a table"),
         (('labels = "freesurfer"', 'labels = "freesurfa"'), "neither a file nor a label scheme"),
-        (('labels = "freesurfer"', 'labels = "neuromorphometrics"'), "which the scheme .neuromorphometrics. does not map"),
+        (('labels = "freesurfer"', 'labels = "neuromorphometrics"'), "the scheme .neuromorphometrics. does not map"),
         (("[centre.heads]", '[centre.again]\ndata = "heads"\n[centre.heads]'), r"it is the folder of \[centre.again\]"),
         (("folds = 2", 'design = "leave_one_centre_out"\nfolds = 2'), "needs at least two centres"),
         (('rows = ["zero_shot", ', 'design = "leave_one_centre_out"\nrows = ['), "needs the row zero_shot"),

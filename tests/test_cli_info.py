@@ -10,7 +10,7 @@ import pytest
 from spanseg import __version__
 from spanseg.cli import info
 from spanseg.cli.main import COMMANDS
-from spanseg.labels import protocol_names
+from spanseg.labels import load_protocol, protocol_names
 from spanseg.recipe import shipped
 
 MODEL_TOML = """
@@ -45,6 +45,8 @@ def test_json_names_everything_that_is_shipped() -> None:
     assert [row["name"] for row in found["recipes"]] == shipped()
     assert found["commands"] == COMMANDS
     assert found["licences"]["code"] == "Apache-2.0"
+    for row in found["protocols"]:
+        assert sorted(row["schemes"]) == load_protocol(row["name"]).crosswalk_names
     assert next(row["structures"] for row in found["protocols"] if row["name"] == "aseg") == 32
 
 

@@ -1,4 +1,4 @@
-"""Segment brain MR images across the lifespan.
+"""Segment brain MR images on a laptop, offline, in seconds.
 
 Importing this package is quick: numpy, nibabel and the inference engine are loaded when first needed, PyTorch never on
 the path that segments.

@@ -36,7 +36,7 @@ def info(
 
 def collect() -> dict[str, Any]:
     """Everything that ``info`` tells, as plain values."""
-    models = _tables("models")
+    models, protocols = _tables("models"), _tables("protocols")
     return {
         "spanseg": __version__,
         "python": platform.python_version(),
@@ -46,9 +46,9 @@ def collect() -> dict[str, Any]:
                 "name": name,
                 "title": table["title"],
                 "structures": len(table["structures"]) - 1,
-                "schemes": [name, *table.get("crosswalks", {})],
+                "schemes": _schemes(name, protocols),
             }
-            for name, table in _tables("protocols").items()
+            for name, table in protocols.items()
         ],
         "recipes": [
             {"name": name, "title": table.get("recipe", {}).get("title", "")}
@@ -71,6 +71,13 @@ def _tables(folder: str) -> dict[str, dict[str, Any]]:
         if file.name.endswith(".toml") and file.is_file():
             found[entry.name.removesuffix(".toml")] = tomllib.loads(file.read_text(encoding="utf-8"))
     return found
+
+
+def _schemes(name: str, protocols: dict[str, dict[str, Any]]) -> list[str]:
+    """Label schemes that a protocol takes: its own, its cross-walks, and those of the protocol that it is part of."""
+    table = protocols[name]
+    whole = _schemes(table["part_of"], protocols) if "part_of" in table else []
+    return list(dict.fromkeys((name, *table.get("crosswalks", {}), *whole)))
 
 
 def _model(name: str, table: dict[str, Any]) -> dict[str, Any]:

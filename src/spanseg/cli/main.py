@@ -90,7 +90,7 @@ def _app(chosen: str | None) -> typer.Typer:
         no_args_is_help=True,
         pretty_exceptions_enable=False,
         rich_markup_mode=None,  # plain help: the coloured one takes 0.1 s more
-        help="Segment brain MR images across the lifespan: on a laptop, offline.",
+        help="Segment brain MR images on a laptop, offline, in seconds.",
         epilog=EXIT_CODES,
     )
     app.callback()(_options)

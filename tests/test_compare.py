@@ -1,6 +1,8 @@
 """Studies: a whole one on made-up heads; and what is refused before anything runs."""
 
 import csv
+import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,6 +10,7 @@ import pytest
 
 import tiny_study
 from spanseg import recipe as recipes
+from spanseg import splits
 from spanseg.compare import engine, page, tables, timing
 from spanseg.compare import plan as planning
 from spanseg.compare.cell import CellRunner
@@ -136,6 +139,10 @@ def test_a_budget_that_is_spent_begins_nothing(
             "9 people are asked for; 5 have labelled scans",
         ),
         (("[centre.heads]", "[row.kgpl]\nsays = 3\n[centre.heads]"), "says must be a text, not 3"),
+        (("[centre.heads]", "[row.kgpl]\nstart = 3\n[centre.heads]"), "start must be a text, not 3"),
+        (("[centre.heads]", '[row.kgpl]\ntrains = "no"\n[centre.heads]'), "trains must be true or false, not 'no'"),
+        (('title = "Tiny"', "title = 3"), "title must be a text, not 3"),
+        (('labels = "freesurfer"', "labels = 3"), "labels must be a text, not 3"),
         (("steps = 4", 'steps = 4\nsettings = ["train.start=gone/step1-unetr"]'), "spanseg train step1-unetr --data"),
         (("steps = 4", "steps = 4\nseeds = [0, 0]"), "seeds must name one or more, each once"),
         (('"decoder"', '"kgpl"'), "rows must name one or more, each once"),
@@ -155,6 +162,32 @@ def test_what_is_wrong_is_refused_before_anything_runs(place: Path, change: tupl
     with pytest.raises(SpansegError, match=message):
         plan = planning.plan_of(read_study(place / "wrong.toml"))
         planning.require_starts(plan, Results(place / "nothing", plan.cells, plan.meaning))
+
+
+def test_weights_that_saw_somebody_who_is_tested_are_refused(
+    place: Path, whole: tuple[planning.Plan, Results], tmp_path: Path
+) -> None:
+    plan, results = whole
+    for name, refused in (("fold0-decoder-0", True), ("none", False)):
+        start = shutil.copytree(place / "step1", tmp_path / name)
+        if refused:  # the weights of a cell say whom they were trained on
+            shutil.copy(place / "work-whole" / name / splits.NAME, start)
+        study = replace(plan.study, settings=(f"train.start={start}",))
+        nothing = Results(tmp_path / "nothing", plan.cells, plan.meaning)
+        if refused:
+            with pytest.raises(SpansegError, match="was trained on this scan; leave it out"):
+                planning.require_starts(replace(plan, study=study), nothing)
+            planning.require_starts(replace(plan, study=study), results)  # nothing is left to do with them
+        else:
+            planning.require_starts(replace(plan, study=study), nothing)
+
+
+def test_a_cell_writes_who_trained_and_who_was_held_out(place: Path, whole: tuple[planning.Plan, Results]) -> None:
+    plan, _ = whole
+    fold = plan.splits[0]
+    record = json.loads((place / "work-whole" / "fold0-decoder-0" / splits.NAME).read_text())
+    for side, people in (("train", fold.train), ("held_out", fold.validate)):
+        assert sorted(member["name"] for member in record[side]) == sorted(person.subject for person in people)
 
 
 def test_a_start_that_holds_other_weights_is_not_gone_on_with(

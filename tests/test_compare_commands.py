@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import nibabel as nib
 import pytest
 
 import killed_study
@@ -104,12 +105,14 @@ def test_durations() -> None:
         (('data = "heads"', 'data = "absent"'), "there is no folder"),
         (("folds = 2", "folds = 9"), "nobody is left to test on"),
         (("[centre.heads]", SAME), "would train and test; keep them apart"),
+        (("[centre.heads]", SAME.replace("same", "unsaid")), "would be tested with the scan of first/sub-"),
     ],
 )
 def test_a_study_that_cannot_be_is_refused_in_one_sentence(
     study: Path, tmp_path: Path, change: tuple[str, str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     same_people(study.parent / "heads", study.parent / "same")
+    shutil.copytree(study.parent / "heads", study.parent / "unsaid", dirs_exist_ok=True)
     wrong = study.with_name("wrong.toml")
     wrong.write_text(study.read_text().replace(*change))
     code, out, error = answer(capsys, "compare", wrong, "--out", tmp_path / "out", "--work", tmp_path / "work")
@@ -125,11 +128,19 @@ def same_people(folder: Path, other: Path) -> None:
     (other / "participants.tsv").write_text("participant_id\tsame_person_as\n" + "\n".join(rows) + "\n")
 
 
+def other_people(folder: Path, other: Path) -> None:
+    """Copy a data set with brighter scans, of whom no table says anything."""
+    shutil.copytree(folder, other)
+    (other / "participants.tsv").unlink()
+    for scan in other.glob("sub-*/anat/*.nii.gz"):
+        image = nib.load(scan)
+        nib.save(nib.Nifti1Image(1.5 * image.get_fdata(dtype="float32"), image.affine), scan)
+
+
 def test_the_short_names_plan_studies(study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     places = ("--plan", "--base", study.parent / "base.toml", "--rows", "zero_shot,decoder", "--steps", "2")
     heads, others = study.parent / "heads", tmp_path / "others"
-    same_people(heads, others)
-    (others / "participants.tsv").unlink()
+    other_people(heads, others)
     code, out, error = answer(capsys, "fewshot", heads, "--labels", "freesurfer", "--shots", "1,2", *places)
     assert (code, error) == (0, "") and "5 people, 2 splits, 2 rows" in out and "2shot: 2 train" in out
     code, out, error = answer(

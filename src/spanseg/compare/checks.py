@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from spanseg import model, params, runs
-from spanseg.compare.people import Person
+from spanseg import model, params, runs, splits
+from spanseg.compare.design import Split
+from spanseg.compare.people import Person, scans_of
 from spanseg.compare.study import Study, base_row, recipe_of
 from spanseg.errors import SpansegError
 from spanseg.images import read_labels
@@ -48,3 +49,22 @@ def require_known_labels(study: Study, people: Sequence[Person]) -> None:
             if person.centre not in read:
                 read.add(person.centre)
                 mapped(read_labels(truth).volume.data, scheme, protocol, truth)
+
+
+def require_distinct_scans(study: Study, divided: Sequence[Split]) -> None:
+    """Compare the scans of those who test with the scans of those who are learned from, by their bytes.
+
+    Raises:
+        SpansegError: one scan, under two names, on both sides.
+    """
+    everybody = {person.entry: person for split in divided for person in (*split.learned, *split.tested)}
+    hashes = {entry: {one.sha256 for one in splits.scans_in(scans_of([person]))} for entry, person in everybody.items()}
+    for split in divided:
+        learned = {sha256: person for person in split.learned for sha256 in hashes[person.entry]}
+        for person in split.tested:
+            for sha256 in hashes[person.entry] & learned.keys():
+                raise SpansegError(
+                    f"{study.name}, split {split.name}: {'/'.join(person.entry)} would be tested with the scan of "
+                    f"{'/'.join(learned[sha256].entry)}, which is learned from; leave one out, or say in "
+                    "participants.tsv (same_person_as) that they are one person."
+                )

@@ -36,6 +36,21 @@ class Split:
     before: tuple[Person, ...] = ()
     watched_before: tuple[Person, ...] = ()
 
+    @property
+    def learned(self) -> tuple[Person, ...]:
+        """Whom anything is learned from, or a learning curve followed on."""
+        return (*self.train, *self.validate, *self.before, *self.watched_before)
+
+    @property
+    def held_out(self) -> tuple[Person, ...]:
+        """Who may be in no training that this split's rows start from."""
+        return (*self.validate, *self.watched_before, *self.tested)
+
+    @property
+    def tested(self) -> tuple[Person, ...]:
+        """Whom rows are tested on."""
+        return (*self.new, *self.old)
+
 
 def splits_of(study: Study, people: Sequence[Person]) -> list[Split]:
     """The splits of a study, checked.
@@ -133,8 +148,8 @@ def _without_watched(people: Sequence[Person], count: int) -> tuple[tuple[Person
 
 def _check(split: Split, study: Study) -> None:
     """Refuse a split that would let a test person be learned from, or that leaves one side empty."""
-    learned = {person.identity for person in (*split.train, *split.validate, *split.before, *split.watched_before)}
-    both = sorted({person.identity for person in (*split.new, *split.old)} & learned)
+    learned = {person.identity for person in split.learned}
+    both = sorted({person.identity for person in split.tested} & learned)
     if both:
         more = f" and {len(both) - 3} more" if len(both) > 3 else ""
         raise SpansegError(

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from spanseg import checkpoint, files, schemes, splits
-from spanseg.compare.people import Person, Told
+from spanseg.compare.people import Person, Told, scans_of
 from spanseg.errors import SpansegError
 
 MADE_BY = "made_by.json"
@@ -43,7 +43,7 @@ def claim(
     told: Told,
     augment: str,
 ) -> None:
-    """Take a folder for weights, and note what makes them.
+    """Take a folder for weights, and note what makes them and whose scans they see.
 
     Args:
         folder: of one training.
@@ -54,13 +54,16 @@ def claim(
         augment: how far scans are varied.
 
     Raises:
-        SpansegError: there are weights in the folder that another recipe, other scans or other facts made.
+        SpansegError: there are weights in the folder that another recipe, other scans or other facts made, or the
+            curve is followed on somebody whom the weights that it starts from were trained on.
     """
     start = str(recipe["train"].get("start", ""))
-    begun = files.file_sha256(checkpoint.weights_of(start)) if start else ""  # its folder may be called otherwise
+    before = [checkpoint.weights_of(start)] if start else []
+    begun = "".join(map(files.file_sha256, before))  # its folder may be called otherwise
+    people = {"learns": list(learns), "watched": list(watched)}
     sides = {
-        side: {f"{one.centre}/{one.subject}": [fingerprint(one), repr(told[one.entry])] for one in people}
-        for side, people in (("learns", learns), ("watched", watched))
+        side: {f"{one.centre}/{one.subject}": [fingerprint(one), repr(told[one.entry])] for one in members}
+        for side, members in people.items()
     }
     made_by = {"recipe": {**recipe, "train": {**recipe["train"], "start": begun}}, "augment": augment} | sides
     text, path = json.dumps(made_by, indent=1, sort_keys=True, ensure_ascii=False) + "\n", folder / MADE_BY
@@ -72,3 +75,5 @@ def claim(
         )
     folder.mkdir(parents=True, exist_ok=True)
     files.write_text(path, text)
+    seen, watched_scans = (splits.scans_in(scans_of(members)) for members in people.values())
+    splits.write(folder, seen, watched_scans, [weights.parent for weights in before])

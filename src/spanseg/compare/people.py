@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
@@ -43,6 +44,11 @@ class Person:
     def entry(self) -> tuple[str, str]:
         """Centre and subject, which no two entries share."""
         return self.centre, self.subject
+
+
+def scans_of(people: Iterable[Person]) -> list[Path]:
+    """The scans of people, without their label images."""
+    return [scan for person in people for scan, _ in person.scans]
 
 
 def people_of(centres: Sequence[Centre]) -> list[Person]:

@@ -9,15 +9,15 @@ from typing import Any
 
 from spanseg import checkpoint
 from spanseg import recipe as recipes
-from spanseg.compare.checks import require_known_labels, require_sound_recipes
+from spanseg import splits as records
+from spanseg.compare.checks import require_distinct_scans, require_known_labels, require_sound_recipes
 from spanseg.compare.design import Split, splits_of
 from spanseg.compare.origins import fingerprint, joined
-from spanseg.compare.people import Person, people_of
+from spanseg.compare.people import Person, people_of, scans_of
 from spanseg.compare.results import STARTS, Cell, Results
 from spanseg.compare.study import Row, Study, base_row, recipe_of
 from spanseg.errors import SpansegError
 from spanseg.files import file_sha256
-from spanseg.splits import SHORT
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Plan:
         found = {}
         for start in sorted(named):
             with contextlib.suppress(SpansegError):  # a finished study does without them
-                found[start] = file_sha256(checkpoint.weights_of(start))[:SHORT]
+                found[start] = file_sha256(checkpoint.weights_of(start))[: records.SHORT]
         return found
 
 
@@ -88,6 +88,7 @@ def plan_of(study: Study) -> Plan:
     people = people_of(study.centres)
     require_known_labels(study, people)
     splits = splits_of(study, people)
+    require_distinct_scans(study, splits)
     cells = [Cell(seed, split.name, row.name) for seed in study.seeds for split in splits for row in study.rows]
     if study.design == "leave_one_centre_out":
         untrained = {row.name for row in study.rows if not row.trains}
@@ -96,28 +97,36 @@ def plan_of(study: Study) -> Plan:
 
 
 def require_starts(plan: Plan, results: Results) -> None:
-    """Find the weights that the cells start from which are still to be run.
+    """Find the weights that the cells start from which are still to be run, and look whom they were trained on.
 
     Raises:
-        SpansegError: weights that are not there, or the name of a recipe in their place.
+        SpansegError: weights that are not there, the name of a recipe in their place, or weights that were trained on
+            somebody who is tested, or on whom a learning curve is followed.
     """
     study = plan.study
     to_do = {cell.row for cell in plan.cells if not results.finished(cell)}
     first = (base_row(study),) if to_do and study.design == "leave_one_centre_out" else ()
-    for row in (*first, *(one for one in study.rows if one.name in to_do)):
-        start = recipe_of(study, row, 0)["train"].get("start", "")
-        if start in recipes.shipped() and not checkpoint.is_model(start):
-            raise SpansegError(
-                f"{study.name}: its rows start from the recipe '{start}'; train it once (spanseg train {start} --data "
-                f'LABELMAPS) and name the run in the study: settings = ["train.start=runs/{start}"].'
-            )
-        if not start:
-            continue
-        try:
-            checkpoint.weights_of(start)
-        except SpansegError as error:
-            name = Path(start).name
-            hint = (
-                f" Train it: spanseg train {name} --data LABELMAPS --out {start}" if name in recipes.shipped() else ""
-            )
-            raise SpansegError(f"{study.name}: {error} It is looked for from where you are.{hint}") from error
+    rows = (*first, *(row for row in study.rows if row.name in to_do))
+    starts = [recipe_of(study, row, 0)["train"].get("start", "") for row in rows]
+    weights = [_found(start, study.name) for start in dict.fromkeys(starts) if start]
+    if not weights:
+        return
+    held_out = {person.entry: person for split in plan.splits for person in split.held_out}
+    scans = records.scans_in(scans_of(held_out.values()))
+    for path in weights:
+        records.require_unseen(path.parent, scans)
+
+
+def _found(start: str, study: str) -> Path:
+    """The weights that rows start from."""
+    if start in recipes.shipped() and not checkpoint.is_model(start):
+        raise SpansegError(
+            f"{study}: its rows start from the recipe '{start}'; train it once (spanseg train {start} --data "
+            f'LABELMAPS) and name the run in the study: settings = ["train.start=runs/{start}"].'
+        )
+    try:
+        return checkpoint.weights_of(start)
+    except SpansegError as error:
+        name = Path(start).name
+        hint = f" Train it: spanseg train {name} --data LABELMAPS --out {start}" if name in recipes.shipped() else ""
+        raise SpansegError(f"{study}: {error} It is looked for from where you are.{hint}") from error

@@ -26,6 +26,7 @@ LISTS: dict[str, type[Any]] = {
     "against": list,
 }
 """Keys of ``[study]`` that are lists, and of what."""
+KINDS: dict[str, tuple[type[Any], str]] = {"str": (str, "a text"), "bool": (bool, "true or false")}
 OF_A_TEST = ("says", "prompts", "weights_of")
 """Keys of a row that tests the weights of another one: what it is besides, that one says."""
 SHARED_TOKEN_KEYS = ("stages", "meet", "count", "facts", "table")
@@ -166,8 +167,7 @@ def study_from(table: Mapping[str, Any], name: str, data: Path, where: str) -> S
     plain = [f.name for f in fields(Study) if f.name not in ("name", "centres")]
     _check_keys(section, plain, f"{where} [study]", "key")
     _need(section, ("title", "base", "rows"), f"{where} [study]")
-    if not isinstance(section["base"], str):
-        raise SpansegError(f"{where} [study]: base must be a text, not {section['base']!r}.")
+    _check_kinds(section, Study, f"{where} [study]")
     _check_lists(section, f"{where} [study]")
     if "shots" in section and section.get("design") != "fewshot":
         raise SpansegError(f'{where} [study]: shots is for design = "fewshot"; leave it out, or name that design.')
@@ -200,8 +200,7 @@ def _row(name: str, own: Mapping[str, Any], where: str) -> Row:
     for part in ("tokens", "adapt"):
         if part in own and not (isinstance(own[part], Mapping) and own[part].get("name")):
             raise SpansegError(f'{where} [row.{name}]: {part} must be a table with a name, such as {{ name = "…" }}.')
-    if not isinstance(own.get("says", ""), str):
-        raise SpansegError(f"{where} [row.{name}]: says must be a text, not {own['says']!r}.")
+    _check_kinds(own, Row, f"{where} [row.{name}]")
     row = Row(name, **(known.get(name, {}) | dict(own)))
     if row.facts not in FACTS:
         raise SpansegError(f"{where} [row.{name}]: facts must be {', '.join(FACTS)}, not '{row.facts}'.")
@@ -232,6 +231,7 @@ def _with_weights(row: Row, own: Mapping[str, Any], rows: Mapping[str, Row], whe
 def _centre(name: str, values: Mapping[str, Any], data: Path, where: str) -> Centre:
     _need_table(values, f"{where} [centre.{name}]")
     _check_keys(values, ("data", "labels", "people"), f"{where} [centre.{name}]", "key")
+    _check_kinds(values, Centre, f"{where} [centre.{name}]")
     given = values.get("data", name)
     if not isinstance(given, str):
         raise SpansegError(f"{where} [centre.{name}]: data must be a text, not {given!r}.")
@@ -298,6 +298,14 @@ def _check_lists(section: Mapping[str, Any], where: str) -> None:
             raise SpansegError(f"{where}: seeds must be 0 or more, not {value!r}.")
         if key in ("rows", "seeds") and key in section and (not value or len(set(value)) < len(value)):
             raise SpansegError(f"{where}: {key} must name one or more, each once, not {value!r}.")
+
+
+def _check_kinds(table: Mapping[str, Any], described: type[Any], where: str) -> None:
+    """Refuse what is no text, or neither true nor false, where the class that describes the table says so."""
+    for one in fields(described):
+        kind, words = KINDS.get(str(one.type), (object, ""))
+        if not isinstance(table.get(one.name, kind()), kind):
+            raise SpansegError(f"{where}: {one.name} must be {words}, not {table[one.name]!r}.")
 
 
 def _check_recipe(study: Study, row: Row, where: str) -> None:

@@ -1,6 +1,7 @@
 """Adapting to a centre, from a few scans to a model that segments them without PyTorch."""
 
 import json
+import math
 import shutil
 
 import numpy as np
@@ -23,12 +24,13 @@ from spanseg import (
 )
 from spanseg.cli import main as cli
 from spanseg.errors import SpansegError
-from spanseg.judging import changes, judge
+from spanseg.judging import Change, changes, changes_table, changes_text, judge
 from spanseg.labelled import pair_scans
 from spanseg.labels import UNKNOWN, load_protocol
 from spanseg.participants import participant_of
 from spanseg.sampling import LabelledScan
 from spanseg.simulate import simulate
+from spanseg.stats import MeanInterval
 from spanseg.volume import Volume
 
 
@@ -273,3 +275,14 @@ def test_the_command_uses_the_adapter_of_a_centre_and_says_so(adapter, base, pai
     assert ours["model"]["name"] != others["model"]["name"] if isinstance(ours["model"], dict) else True
     assert any("Adapter of the centre 'ours'" in note for note in ours["notes"])
     assert any("no adapter" in note for note in others["notes"])
+
+
+def test_one_test_person_gives_a_change_without_an_interval() -> None:
+    rows = [
+        Change("nuclei", 0.8, 0.85, MeanInterval(0.05, math.nan, math.nan, 1)),
+        Change("cortex", 0.8, 0.79, MeanInterval(-0.01, -0.03, 0.02, 3)),
+    ]
+    alone, several = changes_text(rows).splitlines()[1:]
+    assert alone.split() == ["nuclei", "0.800", "0.850", "+0.050", "n/a"]
+    assert several.endswith("-0.010   [-0.030, +0.020]")
+    assert [row[-2:] for row in changes_table(rows)[1:]] == [["n/a", "n/a"], ["-0.03000", "0.02000"]]

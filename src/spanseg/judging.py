@@ -109,11 +109,15 @@ def changes_text(rows: Sequence[Change]) -> str:
     """The comparison as a table for the terminal."""
     head = f"{'Dice':32}{'before':>8}{'after':>8}{'change':>9}   95 % of the change"
     lines = [
-        f"{row.name:32}{row.before:8.3f}{row.after:8.3f}{row.difference.mean:+9.3f}   "
-        f"[{row.difference.low:+.3f}, {row.difference.high:+.3f}]"
+        f"{row.name:32}{row.before:8.3f}{row.after:8.3f}{row.difference.mean:+9.3f}   {_interval(row.difference)}"
         for row in rows
     ]
     return "\n".join([head, *lines])
+
+
+def _interval(found: MeanInterval) -> str:
+    """An interval; one person alone gives none."""
+    return "n/a" if math.isnan(found.low) else f"[{found.low:+.3f}, {found.high:+.3f}]"
 
 
 def changes_table(rows: Sequence[Change]) -> list[list[str]]:
@@ -122,6 +126,6 @@ def changes_table(rows: Sequence[Change]) -> list[list[str]]:
     return [head] + [
         [row.name, str(row.difference.subjects)]
         + [f"{value:.5f}" for value in (row.before, row.after, row.difference.mean)]
-        + [f"{value:.5f}" for value in (row.difference.low, row.difference.high)]
+        + ["n/a" if math.isnan(value) else f"{value:.5f}" for value in (row.difference.low, row.difference.high)]
         for row in rows
     ]

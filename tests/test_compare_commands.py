@@ -141,11 +141,14 @@ def test_the_short_names_plan_studies(study: Path, tmp_path: Path, capsys: pytes
     places = ("--plan", "--base", study.parent / "base.toml", "--rows", "zero_shot,decoder", "--steps", "2")
     heads, others = study.parent / "heads", tmp_path / "others"
     other_people(heads, others)
+    (label,) = (others / "derivatives").rglob("sub-sim0004*.nii.gz")
+    label.unlink()
     code, out, error = answer(capsys, "fewshot", heads, "--labels", "freesurfer", "--shots", "1,2", *places)
     assert (code, error) == (0, "") and "5 people, 2 splits, 2 rows" in out and "2shot: 2 train" in out
     code, out, error = answer(
         capsys, "cross-domain", "--train", f"{heads}:freesurfer", "--test", f"{others}:freesurfer", *places
     )
-    assert (code, error) == (0, "") and "10 people, 1 splits" in out and "5 test" in out
+    assert (code, error) == (0, "") and "9 people, 1 splits" in out and "4 test" in out
+    assert out.count("note: ") == 1 and "no label image belongs to sub-sim0004_T1w.nii.gz; left out." in out
     code, out, error = answer(capsys, "leave-one-centre-out", f"{heads}:freesurfer", f"{others}:freesurfer", *places)
-    assert (code, error) == (0, "") and "10 people, 2 splits" in out and "before" in out
+    assert (code, error) == (0, "") and "9 people, 2 splits" in out and "before" in out

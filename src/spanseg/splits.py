@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import json
 import tomllib
+import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -53,7 +54,7 @@ def _sha256(scan: Path) -> str:
     try:
         with gzip.open(scan) as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
-    except (gzip.BadGzipFile, EOFError):
+    except (gzip.BadGzipFile, EOFError, zlib.error):
         return files.file_sha256(scan)
 
 

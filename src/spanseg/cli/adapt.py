@@ -56,12 +56,13 @@ def adapt(
 def _audited(data: Path, truth: Path, start: str, labels: str | None) -> list[tuple[Path, Path]]:
     """Pairs of scans and label images that may be trained on."""
     from spanseg.dataset_audit import audit_dataset
-    from spanseg.labelled import pair_scans
+    from spanseg.labelled import left_out_of_pairs, pair_scans
     from spanseg.labels import load_protocol
     from spanseg.runtime import open_model
 
     pairs = pair_scans(data, truth)
-    for note in audit_dataset(pairs, load_protocol(open_model(start).protocol), labels).notes:
+    found = audit_dataset(pairs, load_protocol(open_model(start).protocol), labels).notes
+    for note in [*left_out_of_pairs(data, truth), *found]:
         print(f"note: {note}")
     return pairs
 

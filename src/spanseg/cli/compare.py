@@ -91,6 +91,7 @@ def _tell(plan: Plan, results: Results, work: Path) -> Pace:
     """Print the plan with its time; where no cell is finished, a few steps are timed for it."""
     from spanseg.compare.cell import CellRunner
     from spanseg.compare.timing import Pace, seconds_of_a_step
+    from spanseg.labelled import left_out_of_pairs
 
     to_do = [cell for cell in plan.cells if not results.finished(cell)]
     print(f"{plan.study.title}: {len(plan.people)} people, {len(plan.splits)} splits, {len(plan.study.rows)} rows")
@@ -98,6 +99,9 @@ def _tell(plan: Plan, results: Results, work: Path) -> Pace:
         counts = {"train": split.train, "watched": split.validate, "test": split.new}
         counts |= {"old test": split.old, "before": split.before}
         print(f"  {split.name}: {', '.join(f'{len(who)} {what}' for what, who in counts.items() if who)}")
+    for centre in plan.study.centres:
+        for note in left_out_of_pairs(centre.data, centre.data / "derivatives"):
+            print(f"note: {note}")
     has_base = CellRunner(plan.study, plan.splits, plan.people, work, _report).has_base
     pace = Pace(plan, results, has_base=has_base)
     trains = {row.name for row in plan.study.rows if row.trains}

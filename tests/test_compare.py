@@ -11,9 +11,10 @@ import pytest
 import tiny_study
 from spanseg import recipe as recipes
 from spanseg import splits
-from spanseg.compare import engine, page, tables, timing
+from spanseg.compare import engine, origins, page, tables, timing
 from spanseg.compare import plan as planning
 from spanseg.compare.cell import CellRunner
+from spanseg.compare.checks import require_distinct_scans
 from spanseg.compare.people import people_of
 from spanseg.compare.results import Results
 from spanseg.compare.study import Study, read_study, recipe_of
@@ -153,6 +154,12 @@ def test_a_budget_that_is_spent_begins_nothing(
         (('labels = "freesurfer"', 'labels = "neuromorphometrics"'), "the scheme .neuromorphometrics. does not map"),
         (("[centre.heads]", '[centre.again]\ndata = "heads"\n[centre.heads]'), r"it is the folder of \[centre.again\]"),
         (("folds = 2", 'design = "leave_one_centre_out"\nfolds = 2'), "needs at least two centres"),
+        (
+            ("[centre.heads]", 'design = "leave_one_centre_out"\n[row.kgpl]\nstart = "else"\n[centre.heads]'),
+            "all start from the base; leave out start",
+        ),
+        (("folds = 2", "folds = true"), "folds must be a whole number, not True"),
+        (("steps = 4", 'steps = 4\nsettings = ["train.start=3"]'), "train.start must be a text, not 3"),
         (('rows = ["zero_shot", ', 'design = "leave_one_centre_out"\nrows = ['), "needs the row zero_shot"),
     ],
 )
@@ -175,11 +182,38 @@ def test_weights_that_saw_somebody_who_is_tested_are_refused(
         study = replace(plan.study, settings=(f"train.start={start}",))
         nothing = Results(tmp_path / "nothing", plan.cells, plan.meaning)
         if refused:
-            with pytest.raises(SpansegError, match="was trained on this scan; leave it out"):
+            with pytest.raises(SpansegError, match=r"heads/sub-\w+ would be tested, and the weights .* were"):
                 planning.require_starts(replace(plan, study=study), nothing)
             planning.require_starts(replace(plan, study=study), results)  # nothing is left to do with them
         else:
             planning.require_starts(replace(plan, study=study), nothing)
+
+
+def test_a_training_that_never_got_to_weights_leaves_nobody_seen(
+    whole: tuple[planning.Plan, Results], tmp_path: Path
+) -> None:
+    plan, _ = whole
+    told = {person.entry: person.facts for person in plan.people}
+    recipe, people = recipe_of(plan.study, plan.study.rows[1], 0), plan.people
+    origins.claim(tmp_path, recipe, people[3:], people[:1], told, "gentle")
+    origins.claim(tmp_path, recipe, people[:2], people[3:4], told, "gentle")
+    record = json.loads((tmp_path / splits.NAME).read_text())
+    assert len(record["train"]) == 2 and record["earlier"] == []
+
+
+def test_a_scan_that_is_watched_and_learned_from_is_refused(
+    place: Path, whole: tuple[planning.Plan, Results], tmp_path: Path
+) -> None:
+    plan, _ = whole
+    (split, *_) = plan.splits
+    (watched,) = split.validate
+    same = replace(split.train[0], scans=watched.scans)
+    with pytest.raises(SpansegError, match="would be watched with the scan of"):
+        require_distinct_scans(plan.study, [replace(split, train=(*split.train[1:], same))])
+    (tmp_path / "empty.nii.gz").touch()
+    empty = ((tmp_path / "empty.nii.gz", watched.scans[0][1]),)
+    nothing = [replace(person, scans=empty) for person in (split.train[0], watched)]
+    require_distinct_scans(plan.study, [replace(split, train=(nothing[0],), validate=(nothing[1],))])
 
 
 def test_a_cell_writes_who_trained_and_who_was_held_out(place: Path, whole: tuple[planning.Plan, Results]) -> None:

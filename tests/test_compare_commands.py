@@ -149,6 +149,6 @@ def test_the_short_names_plan_studies(study: Path, tmp_path: Path, capsys: pytes
         capsys, "cross-domain", "--train", f"{heads}:freesurfer", "--test", f"{others}:freesurfer", *places
     )
     assert (code, error) == (0, "") and "9 people, 1 splits" in out and "4 test" in out
-    assert out.count("note: ") == 1 and "no label image belongs to sub-sim0004_T1w.nii.gz; left out." in out
+    assert out.count("note: ") == 1 and "belongs to sub-sim0004/anat/sub-sim0004_T1w.nii.gz; left out." in out
     code, out, error = answer(capsys, "leave-one-centre-out", f"{heads}:freesurfer", f"{others}:freesurfer", *places)
     assert (code, error) == (0, "") and "9 people, 2 splits" in out and "before" in out

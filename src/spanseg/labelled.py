@@ -151,7 +151,7 @@ def left_out_of_pairs(scans: Path, truths: Path) -> list[str]:
     """A note about the scans that :func:`pair_scans` leaves out, for no label image belongs to them; none without."""
     true = _by_key(label_images(truths))
     found = _by_key(job.path for job in find_jobs([scans], Path("out")))
-    names = sorted(path.name for key, paths in found.items() if key not in true for path in paths)
+    names = sorted(str(path.relative_to(scans)) for key, paths in found.items() if key not in true for path in paths)
     if not names:
         return []
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""

@@ -9,6 +9,7 @@ import tomllib
 import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,13 @@ def scans_in(scans: Iterable[Path]) -> list[Member]:
 
 def _sha256(scan: Path) -> str:
     """Hash of a file's bytes, unpacked where they can be."""
+    now = scan.stat()
+    return _sha256_of(scan, now.st_mtime_ns, now.st_size)
+
+
+@lru_cache(maxsize=10_000)
+def _sha256_of(scan: Path, mtime_ns: int, size: int) -> str:
+    """The hash of a file as it is now; remembered, for a study asks for it again and again."""
     try:
         with gzip.open(scan) as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 
 from spanseg import model, params, runs, splits
@@ -13,6 +14,8 @@ from spanseg.images import read_labels
 from spanseg.labelled import mapped
 from spanseg.schemes import find_scheme
 from spanseg.sources import synth_options, teller
+
+_EMPTY = hashlib.sha256().hexdigest()
 
 
 def require_sound_recipes(study: Study) -> None:
@@ -52,19 +55,33 @@ def require_known_labels(study: Study, people: Sequence[Person]) -> None:
 
 
 def require_distinct_scans(study: Study, divided: Sequence[Split]) -> None:
-    """Compare the scans of those who test with the scans of those who are learned from, by their bytes.
+    """Compare, by their bytes, the scans that test or follow a curve with those that are learned from.
 
     Raises:
         SpansegError: one scan, under two names, on both sides.
     """
-    everybody = {person.entry: person for split in divided for person in (*split.learned, *split.tested)}
-    hashes = {entry: {one.sha256 for one in splits.scans_in(scans_of([person]))} for entry, person in everybody.items()}
     for split in divided:
-        learned = {sha256: person for person in split.learned for sha256 in hashes[person.entry]}
-        for person in split.tested:
-            for sha256 in hashes[person.entry] & learned.keys():
-                raise SpansegError(
-                    f"{study.name}, split {split.name}: {'/'.join(person.entry)} would be tested with the scan of "
-                    f"{'/'.join(learned[sha256].entry)}, which is learned from; leave one out, or say in "
-                    "participants.tsv (same_person_as) that they are one person."
-                )
+        trained, watched = (*split.train, *split.before), (*split.validate, *split.watched_before)
+        for learned, held_out, how in (
+            ((*trained, *watched), split.tested, "tested with"),
+            (trained, watched, "watched with"),
+        ):
+            names = {sha256: person for person in learned for sha256 in _hashes(person)}
+            for person in held_out:
+                for sha256 in _hashes(person) & names.keys():
+                    raise SpansegError(
+                        f"{study.name}, split {split.name}: {'/'.join(person.entry)} would be {how} the scan of "
+                        f"{'/'.join(names[sha256].entry)}, which is learned from; {_way_out(study)}."
+                    )
+
+
+def _hashes(person: Person) -> set[str]:
+    """Hashes of a person's scans; empty files are no scans."""
+    return {one.sha256 for one in splits.scans_in(scans_of([person]))} - {_EMPTY}
+
+
+def _way_out(study: Study) -> str:
+    """What to do about one scan under two names: folds keep the entries of one person together."""
+    if study.design in ("kfold", "fewshot"):
+        return "leave one out, or say in participants.tsv (same_person_as) that they are one person"
+    return "leave one of them out"

@@ -42,11 +42,6 @@ class Split:
         return (*self.train, *self.validate, *self.before, *self.watched_before)
 
     @property
-    def held_out(self) -> tuple[Person, ...]:
-        """Who may be in no training that this split's rows start from."""
-        return (*self.validate, *self.watched_before, *self.tested)
-
-    @property
     def tested(self) -> tuple[Person, ...]:
         """Whom rows are tested on."""
         return (*self.new, *self.old)

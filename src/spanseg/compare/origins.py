@@ -55,7 +55,7 @@ def claim(
 
     Raises:
         SpansegError: there are weights in the folder that another recipe, other scans or other facts made, or the
-            curve is followed on somebody whom the weights that it starts from were trained on.
+            curve is followed on a scan that this training, or the one that it starts from, learns from.
     """
     start = str(recipe["train"].get("start", ""))
     before = [checkpoint.weights_of(start)] if start else []
@@ -75,5 +75,7 @@ def claim(
         )
     folder.mkdir(parents=True, exist_ok=True)
     files.write_text(path, text)
+    if not has_weights:
+        (folder / splits.NAME).unlink(missing_ok=True)  # whom a training meant to learn from that never got to weights
     seen, watched_scans = (splits.scans_in(scans_of(members)) for members in people.values())
     splits.write(folder, seen, watched_scans, [weights.parent for weights in before])

@@ -104,17 +104,27 @@ def require_starts(plan: Plan, results: Results) -> None:
             somebody who is tested, or on whom a learning curve is followed.
     """
     study = plan.study
-    to_do = {cell.row for cell in plan.cells if not results.finished(cell)}
-    first = (base_row(study),) if to_do and study.design == "leave_one_centre_out" else ()
-    rows = (*first, *(row for row in study.rows if row.name in to_do))
-    starts = [recipe_of(study, row, 0)["train"].get("start", "") for row in rows]
-    weights = [_found(start, study.name) for start in dict.fromkeys(starts) if start]
-    if not weights:
-        return
-    held_out = {person.entry: person for split in plan.splits for person in split.held_out}
-    scans = records.scans_in(scans_of(held_out.values()))
-    for path in weights:
-        records.require_unseen(path.parent, scans)
+    to_do = [row for row in study.rows if any(c.row == row.name and not results.finished(c) for c in plan.cells)]
+    rows = [base_row(study)] if to_do and study.design == "leave_one_centre_out" else to_do
+    starts = dict.fromkeys(recipe_of(study, row, 0)["train"].get("start", "") for row in rows)
+    for weights in [_found(start, study.name) for start in starts if start]:
+        if seen := records.seen_by(weights.parent):
+            _require_unseen(plan, weights, seen)
+
+
+def _require_unseen(plan: Plan, weights: Path, seen: frozenset[str]) -> None:
+    """Refuse weights that were trained on somebody whom a split holds out."""
+    nobody = ", or follow the learning curve on nobody (validate = 0)"
+    for split in plan.splits:
+        held_out = [(person, "tested", "") for person in split.tested]
+        held_out += [(person, "watched", nobody) for person in (*split.validate, *split.watched_before)]
+        for person, how, advice in held_out:
+            if any(one.sha256[: records.SHORT] in seen for one in records.scans_in(scans_of([person]))):
+                raise SpansegError(
+                    f"{plan.study.name}, split {split.name}: {'/'.join(person.entry)} would be {how}, and the weights "
+                    f"to start from were trained on this person's scan ({weights}); start from others, or leave the "
+                    f"person out{advice}."
+                )
 
 
 def _found(start: str, study: str) -> Path:

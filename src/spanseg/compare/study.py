@@ -26,7 +26,12 @@ LISTS: dict[str, type[Any]] = {
     "against": list,
 }
 """Keys of ``[study]`` that are lists, and of what."""
-KINDS: dict[str, tuple[type[Any], str]] = {"str": (str, "a text"), "bool": (bool, "true or false")}
+KINDS: dict[str, tuple[type[Any], str]] = {
+    "str": (str, "a text"),
+    "bool": (bool, "true or false"),
+    "int": (int, "a whole number"),
+}
+"""Types of a described key, by how they are written, and their words."""
 OF_A_TEST = ("says", "prompts", "weights_of")
 """Keys of a row that tests the weights of another one: what it is besides, that one says."""
 SHARED_TOKEN_KEYS = ("stages", "meet", "count", "facts", "table")
@@ -283,6 +288,9 @@ def _check_rows(study: Study, where: str) -> None:
         raise SpansegError(
             f"{where} [study]: leave_one_centre_out needs the row {BASE}, by which gain and forgetting are measured."
         )
+    for row in study.rows:
+        if row.start and study.design == "leave_one_centre_out":
+            raise SpansegError(f"{where} [row.{row.name}]: in {study.design} all start from the base; leave out start.")
     for pair in study.against:
         if len(pair) != 2 or pair[0] == pair[1] or any(one not in named for one in pair):
             raise SpansegError(f"{where} [study]: against takes pairs of its rows, not {list(pair)}.")
@@ -301,16 +309,19 @@ def _check_lists(section: Mapping[str, Any], where: str) -> None:
 
 
 def _check_kinds(table: Mapping[str, Any], described: type[Any], where: str) -> None:
-    """Refuse what is no text, or neither true nor false, where the class that describes the table says so."""
+    """Refuse what is no text, truth value or whole number where the class that describes the table says so."""
     for one in fields(described):
-        kind, words = KINDS.get(str(one.type), (object, ""))
-        if not isinstance(table.get(one.name, kind()), kind):
-            raise SpansegError(f"{where}: {one.name} must be {words}, not {table[one.name]!r}.")
+        if one.name in table and str(one.type) in KINDS:
+            kind, words = KINDS[str(one.type)]
+            if type(table[one.name]) is not kind:  # true is no whole number
+                raise SpansegError(f"{where}: {one.name} must be {words}, not {table[one.name]!r}.")
 
 
 def _check_recipe(study: Study, row: Row, where: str) -> None:
     """Refuse prompts that the row's network cannot take, and a base whose classes are not the study's."""
     recipe = recipe_of(study, row, 0)
+    if not isinstance(recipe["train"].get("start", ""), str):
+        raise SpansegError(f"{where} [row.{row.name}]: train.start must be a text, not {recipe['train']['start']!r}.")
     if recipe["train"].get("patience"):
         raise SpansegError(f"{where} [row.{row.name}]: train.patience would give rows different numbers of steps.")
     backbone = recipe.get("backbone", {}).get("name", "")

@@ -246,7 +246,7 @@ def _centre(name: str, values: Mapping[str, Any], data: Path, where: str) -> Cen
             f"{where} [centre.{name}]: there is no folder {data / given}; say with --data where the data sets are."
         )
     people = values.get("people", 0)
-    if not isinstance(people, int) or people < 0:
+    if people < 0:
         raise SpansegError(f"{where} [centre.{name}]: people must be a whole number, 0 for all, not {people!r}.")
     return Centre(name, folder, values.get("labels", ""), people)
 
@@ -261,7 +261,7 @@ def _check(study: Study, where: str) -> None:
         raise SpansegError(f"{where}: a study needs at least one [centre.NAME] with data and labels.")
     for key, least in (("steps", 1), ("base_steps", 1), ("folds", 2), ("validate", 0)):
         value = getattr(study, key)
-        if not isinstance(value, int) or value < least:
+        if value < least:
             raise SpansegError(f"{where} [study]: {key} must be a whole number of at least {least}, not {value!r}.")
     _check_rows(study, where)
     centres = [centre.name for centre in study.centres]

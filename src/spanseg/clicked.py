@@ -8,9 +8,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from spanseg.clicks import CHANNELS, Click, channels, next_click
-from spanseg.deform import Canvas, Draw
+from spanseg.deform import Canvas, Draw, blur
 from spanseg.interfaces import Sample, Source
-from spanseg.synth import blur
 
 
 @dataclass(frozen=True)

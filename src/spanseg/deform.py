@@ -113,6 +113,18 @@ class Place:
     coordinates: list[Tensor]
     step: np.ndarray
 
+    def coarser(self) -> "Place":
+        """Every second voxel of the canvas along each axis."""
+        return Place([c[::2, ::2, ::2] for c in self.coordinates], 2 * self.step)
+
+    def displaced(self, voxels: Float[Tensor, "3 i j k"]) -> "Place":
+        """The same place with each voxel of the canvas moved by a number of its voxels along each axis."""
+        moved = [
+            c + sum(float(self.step[row, axis]) * voxels[axis] for axis in range(3))
+            for row, c in enumerate(self.coordinates)
+        ]
+        return Place(moved, self.step)
+
     def nearest(self, labels: Tensor, offset: tuple[float, float, float] = (0.0, 0.0, 0.0)) -> Tensor:
         """Nearest label at each canvas voxel, moved by ``offset`` canvas voxels; outside the image lies 0."""
         return _read(labels, self.coordinates, self.step @ np.array(offset))
@@ -127,6 +139,21 @@ class Place:
 def resize(field: Float[Tensor, "channel i j k"], shape: list[int]) -> Float[Tensor, "channel i2 j2 k2"]:
     """Resample a field linearly to another number of voxels, corners on corners."""
     return F.interpolate(field[None], size=shape, mode="trilinear", align_corners=True)[0]
+
+
+def blur(image: Float[Tensor, "i j k"], sigma_voxels: np.ndarray) -> Float[Tensor, "i j k"]:
+    """Gaussian blur with its own width along each axis; widths under 0.2 voxels are left out."""
+    for axis, sigma in enumerate(sigma_voxels):
+        if sigma < 0.2:
+            continue
+        radius = int(np.ceil(3 * sigma))
+        line = torch.arange(-radius, radius + 1, device=image.device, dtype=image.dtype)
+        kernel = torch.exp(-0.5 * (line / float(sigma)) ** 2)
+        shape = [1, 1, 1, 1, 1]
+        shape[2 + axis] = -1
+        padding = [radius if axis == other else 0 for other in range(3)]
+        image = F.conv3d(image[None, None], (kernel / kernel.sum()).reshape(shape), padding=padding)[0, 0]
+    return image
 
 
 def _affine(rng: np.random.Generator, rotation: float, scaling: float, shear: float) -> np.ndarray:

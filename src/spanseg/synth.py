@@ -13,9 +13,10 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from spanseg.deform import Canvas, Deformation, Draw, resize
+from spanseg.deform import Canvas, Deformation, Draw, blur, resize
 from spanseg.fading import Fading
 from spanseg.generation import GenerationClasses, PackedMap
+from spanseg.growth import Growth
 from spanseg.interfaces import Sample
 from spanseg.lesions import Lesions
 
@@ -37,6 +38,7 @@ class SynthOptions:
         infant_contrast: how far grey lies below white matter on infants' scans, lowest and highest share of an adult's.
         rotation, scaling, shear, shift_mm: largest affine changes; pitch goes up to twice ``rotation``.
         elastic_mm: standard deviation of the smooth displacement.
+        growth_mm, atrophy_mm: how far structures grow or shrink, and ventricles widen (see :mod:`spanseg.growth`).
         flips: left and right are exchanged in half of the draws.
         contrast_jitter: standard deviation of each structure's intensity around its prior.
         bias: largest standard deviation of the logarithm of the bias field.
@@ -67,6 +69,8 @@ class SynthOptions:
     shear: float = 0.02
     shift_mm: float = 12.0
     elastic_mm: float = 3.0
+    growth_mm: float = 0.0
+    atrophy_mm: float = 0.0
     flips: bool = True
     contrast_jitter: float = 0.04
     bias: float = 0.3
@@ -110,6 +114,7 @@ class Generator:
         self.csf = torch.from_numpy(table.csf).to(self.device)
         self.contrasts = _Contrasts(table, options)
         self.lesions = Lesions(table, options.lesions, self.device)
+        self.growth = Growth(table, options.growth_mm, options.atrophy_mm, self.device)
         self.fading = Fading(table, options.fading, self.device)
 
     def draw(self, seed: int, index: int) -> Sample:
@@ -135,7 +140,7 @@ class Generator:
         """Read a label map through a random deformation: once at voxel centres, four times off them."""
         labels, _, voxel_mm = self.maps[which]
         how = deformation(draw, self.options)
-        place = how.through(self._centre(draw, which), voxel_mm)
+        place = self.growth.moved(how.through(self._centre(draw, which), voxel_mm), labels, draw)
         reads = [place.nearest(labels), *(place.nearest(labels, offset) for offset in OFFSETS)]
         if how.flip:
             reads = [self.mirror[read.int()] for read in reads]
@@ -277,21 +282,6 @@ def scanner(image: Tensor, draw: Draw, options: SynthOptions) -> Tensor:
         along = int(rng.integers(3))
         image = image + rng.uniform(0.02, 0.12) * image.roll(int(rng.integers(5, max(6, shape[along] // 2))), along)
     return resize(image[None], list(draw.canvas.shape))[0] if thick else image
-
-
-def blur(image: Float[Tensor, "i j k"], sigma_voxels: np.ndarray) -> Float[Tensor, "i j k"]:
-    """Gaussian blur with its own width along each axis; widths under 0.2 voxels are left out."""
-    for axis, sigma in enumerate(sigma_voxels):
-        if sigma < 0.2:
-            continue
-        radius = int(np.ceil(3 * sigma))
-        line = torch.arange(-radius, radius + 1, device=image.device, dtype=image.dtype)
-        kernel = torch.exp(-0.5 * (line / float(sigma)) ** 2)
-        shape = [1, 1, 1, 1, 1]
-        shape[2 + axis] = -1
-        padding = [radius if axis == other else 0 for other in range(3)]
-        image = F.conv3d(image[None, None], (kernel / kernel.sum()).reshape(shape), padding=padding)[0, 0]
-    return image
 
 
 def _grow(mask: Tensor, voxels: int) -> Tensor:

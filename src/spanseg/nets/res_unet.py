@@ -26,6 +26,7 @@ class ResUNet(nn.Module):
         widths: channels of each stage, finest first; each stage halves the grid of the one before.
         head_channels: hidden channels of the head, per sub-voxel.
         local_channels: filters of 5×5×5 voxels round a sub-voxel.
+        aside: classifiers beside the coarse stages of the decoder, for deep supervision; the logits do not need them.
 
     Example:
         >>> net = ResUNet(in_channels=1, out_channels=3, widths=(8, 16), head_channels=8)
@@ -48,6 +49,7 @@ class ResUNet(nn.Module):
         widths: Sequence[int] = (32, 64, 128, 192),
         head_channels: int = 48,
         local_channels: int = 16,
+        aside: bool = False,
     ) -> None:
         super().__init__()
         self.widths = tuple(widths)
@@ -60,6 +62,8 @@ class ResUNet(nn.Module):
         self.local = _Normed(in_channels, local_channels, 5, stride=2, padding=0)
         self.local_head = nn.Conv3d(local_channels, head_channels, 1)
         self.classify = nn.Conv3d(head_channels, out_channels, 1)
+        coarse = range(1, len(widths) - 1) if aside else ()
+        self.aside = nn.ModuleDict({f"decoder{level}": nn.Conv3d(widths[level], out_channels, 1) for level in coarse})
         for other in self.head[1:]:  # all sub-voxels of a cell start alike
             other.load_state_dict(self.head[0].state_dict())
 
@@ -93,7 +97,7 @@ class ResUNet(nn.Module):
             "encoder": (self.stem, self.encoder, self.down),
             "skips": (),
             "decoder": (self.up, self.decoder),
-            "head": (self.head, self.local, self.local_head, self.classify),
+            "head": (self.head, self.local, self.local_head, self.classify, self.aside),
         }
         return {name: [p for part in parts for p in part.parameters()] for name, parts in modules.items()}
 

@@ -24,8 +24,8 @@ LAYERS = (  # imports go down or stay level, never up
     claims findings plain_names sentences prompts changes shipped heap""",
     # 1 data
     """streams headers affines voxels loading images inputs cases pairing tables participants schemes metrics stats
-    generation intervals centring clicks slice_prompts clicked deform growth lesions fading synth silver told lifespan
-    sampling labelled dataset_audit tensors losses optim ambiguous""",
+    generation intervals centring clicks slice_prompts clicked deform growth lesions fading surface synth silver told
+    lifespan sampling labelled dataset_audit tensors losses optim ambiguous""",
     # 2 parts
     """nets tokens meeting adapt objectives""",
     # 3 model
@@ -48,6 +48,7 @@ TORCH = {
         "growth",
         "lesions",
         "fading",
+        "surface",
         "synth",
         "silver",
         "clicked",

@@ -19,6 +19,7 @@ from spanseg.generation import GenerationClasses, PackedMap
 from spanseg.growth import Growth
 from spanseg.interfaces import Sample
 from spanseg.lesions import Lesions
+from spanseg.surface import Surface
 
 OFFSETS = ((-0.25, -0.25, -0.25), (0.25, 0.25, -0.25), (0.25, -0.25, 0.25), (-0.25, 0.25, 0.25))
 """Where in a voxel the labels are read for its partial volume, in voxels from its middle."""
@@ -48,6 +49,7 @@ class SynthOptions:
         blur_mm: largest standard deviation of blur.
         ghost: probability of motion-like ghosts.
         lesions: probability of lesions and caps in white matter (see :mod:`spanseg.lesions`).
+        surface: largest share of the way to CSF that the surface of cortex moves (see :mod:`spanseg.surface`).
         fading: largest share of the grey to white contrast that the occipital pole loses (see :mod:`spanseg.fading`).
         strip, sloppy: probability of skull-stripping, and of a careless mask among the stripped.
         cut: probability that the field of view cuts something off.
@@ -81,6 +83,7 @@ class SynthOptions:
     blur_mm: float = 0.8
     ghost: float = 0.1
     lesions: float = 0.0
+    surface: float = 0.0
     fading: float = 0.0
     strip: float = 0.6
     sloppy: float = 0.3
@@ -115,6 +118,7 @@ class Generator:
         self.contrasts = _Contrasts(table, options)
         self.lesions = Lesions(table, options.lesions, self.device)
         self.growth = Growth(table, options.growth_mm, options.atrophy_mm, self.device)
+        self.surface = Surface(table, options.surface, self.device)
         self.fading = Fading(table, options.fading, self.device)
 
     def draw(self, seed: int, index: int) -> Sample:
@@ -127,6 +131,7 @@ class Generator:
         """Paint, scan and mask: the image follows from the classes and their displaced reads, the target from truth."""
         means, deviations = self.contrasts.draw(draw.rng)
         image = _paint(classes, offsets, means.to(self.device), deviations.to(self.device), draw)
+        image = self.surface.paint(image, offsets, means, draw)
         image = self.fading.paint(image, offsets, means, draw)
         image = self.lesions.paint(image, classes, means, draw)
         image = scanner(image, draw, self.options)

@@ -47,7 +47,13 @@ def trainer(
     return Trainer(network, Supervised(phases), Cubes(always_first), chosen, folder)
 
 
-@pytest.mark.parametrize("bf16", [False, True])
+# Seen on an EPYC with torch 2.13: a second run of the same 8 steps differs, or ends in NaN, on 8³ voxels whatever the
+# widths; whole canvases of 100 voxels and more trained for hours without.
+UNSTEADY = torch.cpu._is_avx512_bf16_supported() and not torch.cpu._is_amx_tile_supported()
+BF16 = pytest.mark.skipif(UNSTEADY, reason="tiny bf16 convolutions are not repeatable on AVX-512 bf16 without AMX")
+
+
+@pytest.mark.parametrize("bf16", [False, pytest.param(True, marks=BF16)])
 @pytest.mark.parametrize("muon", [True, False])
 @pytest.mark.parametrize("stop_at", [3, 5])
 def test_a_resumed_run_equals_an_uninterrupted_one(

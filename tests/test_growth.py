@@ -5,9 +5,11 @@ import pytest
 import torch
 
 from spanseg.deform import Canvas, Deformation, Draw
-from spanseg.generation import load_classes
+from spanseg.generation import load_classes, pack
 from spanseg.growth import Growth
 from spanseg.labels import load_protocol
+from spanseg.synth import Generator, SynthOptions
+from spanseg.volume import Volume
 
 TABLE = load_classes(load_protocol("aseg"))
 CANVAS = Canvas((64, 64, 64), 1.0)
@@ -100,3 +102,13 @@ def test_nothing_tears_or_folds_where_two_structures_grow_against_each_other() -
     moved = growth.moved(place, labels_with(10), draw)
     for axis in range(3):
         assert (moved.coordinates[axis].diff(dim=axis) > 0).all()
+
+
+def test_the_generator_moves_the_truth_with_the_image(tiny_labels: Volume) -> None:
+    maps = [pack(tiny_labels, TABLE, "map")]
+    only = {"t1": 1.0, "t2": 0.0, "flair": 0.0, "random": 0.0, "infant": 0.0, "strip": 0.0, "cut": 0.0}
+    drawn = [
+        Generator(maps, TABLE, Canvas((36, 44, 36), 5.0), SynthOptions(**only, growth_mm=most)).draw(0, 0)
+        for most in (1e-9, 3.0)
+    ]
+    assert not torch.equal(drawn[0].target, drawn[1].target)

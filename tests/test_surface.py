@@ -5,9 +5,11 @@ import pytest
 import torch
 
 from spanseg.deform import Canvas, Draw
-from spanseg.generation import load_classes
+from spanseg.generation import load_classes, pack
 from spanseg.labels import load_protocol
 from spanseg.surface import Surface
+from spanseg.synth import Generator, SynthOptions
+from spanseg.volume import Volume
 
 TABLE = load_classes(load_protocol("aseg"))
 WHITE, GREY, CSF = (int(np.flatnonzero(TABLE.ids == which)[0]) for which in (2, 3, 24))
@@ -49,3 +51,14 @@ def test_without_it_nothing_is_drawn_so_that_scans_stay_as_they_were() -> None:
     classes = torch.full((8, 8, 8), GREY, dtype=torch.uint8)
     assert Surface(TABLE, 0.0).paint(image, [classes], torch.ones(len(TABLE.ids)), draw) is image
     assert draw.rng.bit_generator.state == before
+
+
+def test_the_generator_fades_cortex_and_leaves_the_truth(tiny_labels: Volume) -> None:
+    maps = [pack(tiny_labels, TABLE, "map")]
+    only = {"t1": 1.0, "t2": 0.0, "flair": 0.0, "random": 0.0, "infant": 0.0, "strip": 0.0, "cut": 0.0}
+    drawn = [
+        Generator(maps, TABLE, Canvas((36, 44, 36), 5.0), SynthOptions(**only, surface=most)).draw(0, 0)
+        for most in (1e-9, 1.0)
+    ]
+    assert torch.equal(drawn[0].target, drawn[1].target)
+    assert not torch.equal(drawn[0].image, drawn[1].image)

@@ -1,11 +1,12 @@
 """Random deformations on a canvas: the state of one sample, smooth fields, and reading images through them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 
@@ -139,6 +140,11 @@ class Place:
 def resize(field: Float[Tensor, "channel i j k"], shape: list[int]) -> Float[Tensor, "channel i2 j2 k2"]:
     """Resample a field linearly to another number of voxels, corners on corners."""
     return F.interpolate(field[None], size=shape, mode="trilinear", align_corners=True)[0]
+
+
+def share_of(which: Bool[Tensor, " class"], reads: Sequence[Tensor]) -> Float[Tensor, "i j k"]:
+    """Share of each voxel that some classes have, 0 to 1, by reads of the classes at displaced places of it."""
+    return torch.stack([which[read.int()] for read in reads]).float().mean(0)
 
 
 def blur(image: Float[Tensor, "i j k"], sigma_voxels: np.ndarray) -> Float[Tensor, "i j k"]:

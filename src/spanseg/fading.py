@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from spanseg.deform import Draw
+from spanseg.deform import Draw, share_of
 from spanseg.generation import GenerationClasses
 
 ON_T1 = 0.5
@@ -48,7 +48,7 @@ class Fading:
             return image
         step = float(means[self.of_grey] - means[self.of_white])
         share = draw.rng.uniform(0, self.most) * (1.0 if step > 0 else ON_T1)
-        white = torch.stack([self.white[read.int()] for read in reads]).float().mean(0)
+        white = share_of(self.white, reads)
         planes = torch.nonzero(white.sum((0, 2)))  # the canvas is RAS+: its second axis points forward
         if not len(planes):
             return image

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from spanseg.deform import Draw, blur
+from spanseg.deform import Draw, blur, share_of
 from spanseg.generation import GenerationClasses
 
 REACH_MM = 1.0
@@ -47,8 +47,5 @@ class Surface:
         if self.most == 0:  # what is never painted is not drawn
             return image
         step = float(means[self.of_csf] - means[self.of_grey]) * draw.rng.uniform(0, self.most)
-        grey, csf = (
-            torch.stack([which[read.int()] for read in reads]).float().mean(0) for which in (self.grey, self.csf)
-        )
-        around = blur(csf, np.full(3, REACH_MM / draw.canvas.voxel_mm))
-        return (image + step * around * grey).clamp_(min=0)
+        around = blur(share_of(self.csf, reads), np.full(3, REACH_MM / draw.canvas.voxel_mm))
+        return (image + step * around * share_of(self.grey, reads)).clamp_(min=0)

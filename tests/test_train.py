@@ -151,6 +151,25 @@ def test_a_killed_run_goes_back_to_its_last_checkpoint(tmp_path: Path) -> None:
     assert trainer(tmp_path).step == 3
 
 
+class Broken(Cubes):
+    """Cubes, but the fifth image holds a voxel without a value."""
+
+    def draw(self, seed: int, index: int) -> Sample:
+        sample = super().draw(seed, index)
+        if index == 4:
+            sample.image[0, 0, 0, 0, 0] = float("nan")
+        return sample
+
+
+def test_a_loss_without_a_value_stops_the_run_before_the_weights_are_lost(tmp_path: Path) -> None:
+    run = trainer(tmp_path)
+    run.source = Broken()
+    with pytest.raises(SpansegError, match=r"not a finite number at step 5 of 8; .*--set train.lr=0.0033\.$"):
+        run.run()
+    assert run.step == 4 and all(value.isfinite().all() for value in [*run.trained.values(), *run.ema.values()])
+    assert trainer(tmp_path).step == 3
+
+
 def test_nothing_frozen_moves_and_all_else_does(tmp_path: Path) -> None:
     run = trainer(tmp_path, frozen=True, phases=8)
     before = {name: parameter.detach().clone() for name, parameter in run.network.named_parameters()}

@@ -140,6 +140,9 @@ class Trainer:
             report: called after each step with the row that goes into ``history.csv``.
             stop_at: step to stop at, for tests and for chained machines.
             until_s: on the clock of ``time.monotonic``; the step that passes it is the last.
+
+        Raises:
+            SpansegError: the loss or its gradient is no longer finite; weights and state stay as they were.
         """
         last = min(self.options.steps, stop_at or self.options.steps)
         with heap.freed_memory_kept():
@@ -172,6 +175,7 @@ class Trainer:
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
         norm = nn.utils.clip_grad_norm_(self.trained.values(), options.clip)
+        self._check_finite(norm)
         self.optimiser.step()
         self.step += 1
         decay = min(options.ema, self.step / (self.step + 20))
@@ -180,6 +184,17 @@ class Trainer:
         seconds = {"draw_s": drawn - began, "step_s": time.monotonic() - drawn}
         named = {name: float(value.detach()) for name, value in losses.items()}
         return {"step": self.step, "loss": float(loss.detach()), **named, "norm": float(norm), **seconds}
+
+    def _check_finite(self, norm: Tensor) -> None:
+        """Stop before a gradient that is not a number reaches the weights; a step later all of them would be lost."""
+        if torch.isfinite(norm):
+            return
+        arithmetic = ", or train in 32 bits: --set train.bf16=false" if self.bf16 else ""
+        raise SpansegError(
+            f"{self.folder}: the loss or its gradient is not a finite number at step {self.step + 1} of "
+            f"{self.options.steps}; what was saved before stays. Lower the rate: "
+            f"--set train.lr={self.options.lr / 3:.2g}{arithmetic}."
+        )
 
     def _validate(self, validate: Callable[["Trainer"], float]) -> float:
         current = {name: parameter.detach().clone() for name, parameter in self.trained.items()}

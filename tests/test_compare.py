@@ -121,6 +121,7 @@ def test_a_budget_that_is_spent_begins_nothing(
             "row kgpl: facts are age, sex, diagnosis, not 'agee'",
         ),
         (("steps = 4", 'steps = 4\nsettings = ["train.patience=3"]'), "different numbers of steps"),
+        (("steps = 4", 'steps = 4\nsettings = ["train.keep_start=0.5"]'), "train.keep_start to 0"),
         (("steps = 4", 'steps = 4\nsettings = "train.lr=1"'), "settings must be a list of texts"),
         (
             ("steps = 4", "steps = 4\nsettings = [\"recipe.inputs=[{model = 'tissue', output = 'labels'}]\"]"),

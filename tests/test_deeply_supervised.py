@@ -1,5 +1,7 @@
 """Deep supervision: classifiers beside the coarse stages learn too, and the logits do not change by them."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -61,6 +63,25 @@ def test_a_coarse_answer_is_compared_with_the_middle_of_its_cell() -> None:
     deep.aside["decoder1"] = Says(0)
     wrong = DeeplySupervised(aside=1.0)(deep, data)["aside"]
     assert right < 1e-3 and wrong > 10
+
+
+def test_the_coarse_loss_takes_its_weight_and_the_options_of_the_fine_one() -> None:
+    deep, data = network(aside=True), batch()
+
+    def coarse(data: Batch = data, **options: float) -> float:
+        return float(DeeplySupervised(**{"aside": 1.0} | options)(deep, data)["aside"].detach())
+
+    assert coarse(aside=0.5) == pytest.approx(0.5 * coarse())
+    assert coarse(cross_entropy=0.0) < 1 < coarse(cross_entropy=5.0)
+    assert coarse(rarity=0.0) != pytest.approx(coarse(rarity=1.0), rel=1e-3)
+    assert coarse(replace(data, unlabelled=((1,),))) != pytest.approx(coarse(), rel=1e-3)
+
+
+def test_classifiers_that_cannot_learn_are_refused() -> None:
+    deep = network(aside=True)
+    deep.aside.requires_grad_(False)
+    with pytest.raises(SpansegError, match="freezes them"):
+        DeeplySupervised()(deep, batch())
 
 
 @pytest.mark.parametrize("options", [{}, {"aside": True, "widths": (4, 6)}])

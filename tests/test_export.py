@@ -52,6 +52,36 @@ def test_export_agrees_with_pytorch_and_says_so(exported):
     assert table["runtime"]["peak_mib"] > 0
 
 
+def test_classifiers_that_only_train_are_left_out(canvas, tmp_path):
+    recipe = tiny.recipe()
+    widths = {"backbone": recipe["backbone"] | {"widths": [4, 6, 8], "aside": True}}
+    recipe |= widths | {"objective": {"name": "deeply_supervised", "phases": 1, "aside": 0.3}}
+    network = model.build(recipe)
+    checkpoint.save(tmp_path / "run", network.state_dict(), recipe)
+    measured = export.export(
+        tmp_path / "run", tmp_path / "model", export.Description("tiny", "1", "Apache-2.0", "nothing"), [canvas]
+    )
+    aside = sum(parameter.numel() for name, parameter in network.named_parameters() if name.startswith("aside."))
+    assert aside and measured["parameters"] == sum(p.numel() for p in network.parameters()) - aside
+    stored = recipes.load(str(tmp_path / "model" / "recipe.toml"))
+    assert not stored["backbone"]["aside"] and stored["objective"] == {"name": "supervised", "phases": 1}
+    assert not [name for name in checkpoint.load_tensors(tmp_path / "model" / "weights.safetensors") if "aside" in name]
+    again = model.build(recipe)  # who trains on with them starts from the model all the same
+    checkpoint.load_backbone(again, tmp_path / "model" / "weights.safetensors")
+    torch.testing.assert_close(again.classify.bias, network.classify.bias.half().float())
+
+
+def test_weights_that_are_no_number_are_not_exported(run, canvas, tmp_path):
+    recipe, network = checkpoint.restore(run)
+    network.classify.bias.data[0] = torch.nan
+    checkpoint.save(tmp_path / "run", network.state_dict(), recipe)
+    with pytest.raises(SpansegError, match=r"classify\.bias holds what is no finite number"):
+        export.export(
+            tmp_path / "run", tmp_path / "model", export.Description("tiny", "1", "Apache-2.0", "nothing"), [canvas]
+        )
+    assert not (tmp_path / "model").exists()
+
+
 def test_an_export_says_nothing_that_means_nothing(run, canvas, tmp_path, capfd, recwarn):
     export.export(run, tmp_path / "model", export.Description("tiny", "1", "Apache-2.0", "nothing"), [canvas])
     said = capfd.readouterr()

@@ -14,16 +14,18 @@ from spanseg.volume import Volume
 ASEG = load_protocol("aseg")
 TABLE = load_classes(ASEG)
 CANVAS = Canvas((32, 48, 32), 2.0)
-WHITE, GREY = (int(np.flatnonzero(TABLE.ids == which)[0]) for which in (2, 3))
+WHITE, GREY, RIGHT = (int(np.flatnonzero(TABLE.ids == which)[0]) for which in (2, 3, 41))
 
 
-def change(most: float, grey: float, index: int = 0, white: bool = True) -> tuple[torch.Tensor, torch.Tensor]:
+def change(
+    most: float, grey: float, index: int = 0, white: bool = True, which: int = WHITE
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Change of every voxel of a block of white matter in a shell of grey matter, and the classes."""
     classes = torch.full(CANVAS.shape, GREY, dtype=torch.uint8)
     if white:
-        classes[4:28, 10:40, 4:28] = WHITE
+        classes[4:28, 10:40, 4:28] = which
     means = torch.zeros(len(TABLE.ids))
-    means[WHITE], means[GREY] = 1.0, grey
+    means[WHITE], means[RIGHT], means[GREY] = 1.0, 1.0, grey
     image = means[classes.int()]
     after = Fading(TABLE, most).paint(image, [classes], means, Draw(0, index, CANVAS, torch.device("cpu")))
     return after - image, classes
@@ -40,6 +42,11 @@ def test_white_matter_nears_cortex_towards_the_back(grey: float, share: float) -
         assert (along.diff() < 1e-6).all()
         lost.append(float(along[0]))
     assert 0.6 * share < max(lost) <= 0.8 * share and min(lost) < 0.3 * share
+
+
+def test_both_sides_are_alike() -> None:
+    left, right = change(0.8, 1.4)[0], change(0.8, 1.4, which=RIGHT)[0]
+    assert left.any() and torch.equal(left, right)
 
 
 def test_a_border_between_voxels_fades_without_a_rim() -> None:

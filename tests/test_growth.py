@@ -83,6 +83,11 @@ def test_atrophy_widens_ventricles_and_shrinks_hippocampi_together() -> None:
     assert wide > 1.3 * 24**3 and thin < 0.95 * 24**3
 
 
+def test_a_canvas_inside_one_structure_is_not_stretched_at_its_faces() -> None:
+    classes, distances = torch.full((20, 20, 20), class_of(10), dtype=torch.uint8), torch.full((len(TABLE.ids),), 2.0)
+    assert Growth._field(classes, 2.0, distances).abs().max() < 1e-4
+
+
 def test_without_growth_nothing_is_drawn_so_that_scans_stay_as_they_were() -> None:
     draw = Draw(0, 0, CANVAS, torch.device("cpu"))
     place = Deformation(draw, 0.0, 0.0, 0.0, 0.0, 0.0).through(MIDDLE, np.ones(3))
@@ -107,8 +112,18 @@ def test_nothing_tears_or_folds_where_two_structures_grow_against_each_other() -
 def test_the_generator_moves_the_truth_with_the_image(tiny_labels: Volume) -> None:
     maps = [pack(tiny_labels, TABLE, "map")]
     only = {"t1": 1.0, "t2": 0.0, "flair": 0.0, "random": 0.0, "infant": 0.0, "strip": 0.0, "cut": 0.0}
+    plain = dict.fromkeys(("noise", "bias", "gamma", "blur_mm", "ghost", "thick", "contrast_jitter"), 0.0)
     drawn = [
-        Generator(maps, TABLE, Canvas((36, 44, 36), 5.0), SynthOptions(**only, growth_mm=most)).draw(0, 0)
-        for most in (1e-9, 3.0)
+        Generator(maps, TABLE, Canvas((36, 44, 36), 5.0), SynthOptions(**only, **plain, growth_mm=most)).draw(0, 0)
+        for most in (1e-9, 12.0)
     ]
-    assert not torch.equal(drawn[0].target, drawn[1].target)
+    before, after = drawn
+    both = (before.target > 0) & (after.target > 0)
+    image = after.image[0][both]
+    assert spread(image, after.target[both]) < 0.8 * spread(image, before.target[both])
+
+
+def spread(image: torch.Tensor, target: torch.Tensor) -> float:
+    """Mean variance of an image inside the structures of a truth; small where the two belong together."""
+    inside = [image[target == one] for one in target.unique()]
+    return float(sum(part.var(correction=0) * part.numel() for part in inside) / image.numel())

@@ -33,6 +33,21 @@ def test_an_option_that_the_caller_sets_cannot_be_set_in_a_recipe() -> None:
         parts.build("nets", "res_unet", {"in_channels": 3}, in_channels=1, out_channels=2)
 
 
+@pytest.mark.parametrize(
+    ("folder", "name", "option", "says"),
+    [
+        ("nets", "res_unet", {"aside": "False"}, "aside must be true or false, not 'False'"),
+        ("objectives", "supervised", {"phases": "two"}, "phases must be a whole number, not 'two'"),
+        ("objectives", "supervised", {"phases": 9}, "phases must be from 0 to 8, not 9"),
+        ("objectives", "deeply_supervised", {"aside": -1.0}, "aside must be 0 or more, not -1.0"),
+    ],
+)
+def test_an_option_that_cannot_be_is_refused(folder: str, name: str, option: dict[str, object], says: str) -> None:
+    given = {"in_channels": 1, "out_channels": 2} if folder == "nets" else {}
+    with pytest.raises(SpansegError, match=says):
+        parts.build(folder, name, option, **given)
+
+
 def test_build_passes_options_on() -> None:
     network = parts.build("nets", "res_unet", {"widths": [4, 8]}, in_channels=1, out_channels=2)
     assert network.stride == 4

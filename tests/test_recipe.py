@@ -55,13 +55,22 @@ def test_a_recipe_from_a_file(tmp_path: Path) -> None:
     assert recipe.load(str(path), ["train.steps=3"]) == {"backbone": {"name": "res_unet"}, "train": {"steps": 3}}
 
 
-@pytest.mark.parametrize(("text", "says"), [("[trian]\nlr = 1\n", "trian"), ("[train\n", "not valid TOML")])
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [("[trian]\nlr = 1\n", "trian"), ("[train\n", "not valid TOML"), ("synth = 3\n", r"such as \[synth\]")],
+)
 def test_a_broken_recipe_is_refused_with_its_name(tmp_path: Path, text: str, says: str) -> None:
     path = tmp_path / "mine.toml"
     path.write_text(text, encoding="utf-8")
     with pytest.raises(SpansegError, match=says) as caught:
         recipe.load(str(path))
     assert "mine.toml" in str(caught.value)
+
+
+def test_a_recipe_in_another_encoding_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_bytes('[recipe]\ntitle = "grün"\n'.encode("latin-1"))
+    with pytest.raises(SpansegError, match=r"mine.toml: a recipe is text in UTF-8"):
+        recipe.load(str(tmp_path / "mine.toml"))
 
 
 plain = st.one_of(st.booleans(), st.integers(-(2**53), 2**53), st.floats(allow_nan=False), st.text())

@@ -121,6 +121,42 @@ def test_a_run_may_keep_a_share_of_what_it_started_from(maps, tmp_path, share):
         torch.testing.assert_close(value, share * first[name].detach() + (1 - share) * trainer.ema[name])
 
 
+def test_what_a_run_added_to_its_start_is_kept_as_it_was_learned(maps, tmp_path):
+    first = dict(model.build(tiny.recipe()).named_parameters())
+    checkpoint.save(tmp_path / "first", first, tiny.recipe())
+    recipe = tiny.recipe(steps=2, start=str(tmp_path / "first"), keep_start=1.0)
+    recipe["tokens"] = {"name": "knowledge", "stages": ["decoder0"]}
+    trainer, _ = runs.prepare(recipe, both_ways(maps), tmp_path / "second")
+    trainer.run()
+    kept = checkpoint.load_tensors(runs.finish(trainer, recipe))
+    for name, value in kept.items():
+        stored = first.get(name.removeprefix("backbone."))
+        torch.testing.assert_close(value, trainer.ema[name] if stored is None else stored.detach())
+    assert any(not name.startswith("backbone.") for name in kept)
+
+
+def test_a_share_of_nothing_cannot_be_kept(maps, tmp_path):
+    with pytest.raises(SpansegError, match=r"keep_start = 0\.5 needs a start"):
+        runs.prepare(tiny.recipe(keep_start=0.5), maps, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value"),
+    [("train", "step", 2), ("objective", "phase", 2), ("synth", "noise", -1.0), ("backbone", "width", 4)],
+)
+def test_a_wrong_stage_is_refused_before_the_stages_that_come_before_it(maps, tmp_path, section, key, value):
+    recipe = tiny.recipe(start="default-coarse")
+    recipe[section] = recipe.get(section, {}) | {key: value}
+    with pytest.raises(SpansegError, match=key):
+        runs.train(recipe, maps, tmp_path / "run", lambda run, row: None)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_recipe_without_a_reward_is_refused():
+    with pytest.raises(SpansegError, match=r"add \[objective\]"):
+        runs.rewarded({"train": {}})
+
+
 def test_left_out_maps_validate_and_the_best_weights_are_kept(maps, tmp_path):
     recipe = tiny.recipe(steps=2, validate_every=1, validate_draws=1)
     recipe["synth"]["left_out"] = 1

@@ -12,16 +12,16 @@ from spanseg.synth import Generator, SynthOptions
 from spanseg.volume import Volume
 
 TABLE = load_classes(load_protocol("aseg"))
-WHITE, GREY, CSF = (int(np.flatnonzero(TABLE.ids == which)[0]) for which in (2, 3, 24))
+WHITE, GREY, CSF, RIGHT = (int(np.flatnonzero(TABLE.ids == which)[0]) for which in (2, 3, 24, 42))
 
 
-def moved(most: float, csf: float, index: int = 0, voxel_mm: float = 1.0) -> torch.Tensor:
+def moved(most: float, csf: float, index: int = 0, voxel_mm: float = 1.0, grey: int = GREY) -> torch.Tensor:
     """Change along 10 mm of CSF, 4 mm of cortex and 10 mm of white matter, in shares of the way to CSF."""
     sizes = [round(mm / voxel_mm) for mm in (10, 4, 10)]
-    classes = torch.cat([torch.full((n, 16, 16), what) for n, what in zip(sizes, (CSF, GREY, WHITE), strict=True)])
+    classes = torch.cat([torch.full((n, 16, 16), what) for n, what in zip(sizes, (CSF, grey, WHITE), strict=True)])
     classes = classes.to(torch.uint8)
     means = torch.zeros(len(TABLE.ids))
-    means[WHITE], means[GREY], means[CSF] = 1.0, 0.6, csf
+    means[WHITE], means[GREY], means[RIGHT], means[CSF] = 1.0, 0.6, 0.6, csf
     image = means[classes.int()]
     draw = Draw(0, index, Canvas((sum(sizes), 16, 16), voxel_mm), torch.device("cpu"))
     after = Surface(TABLE, most).paint(image, [classes], means, draw)
@@ -38,6 +38,10 @@ def test_cortex_nears_csf_at_its_surface_and_not_at_white_matter(csf: float) -> 
         assert (change.diff() <= 1e-6).all() and float(change[-1]) < 0.001 <= float(change[0])
         at_surface.append(float(change[0]))
     assert 0.15 < max(at_surface) < 0.4 and min(at_surface) < 0.06
+
+
+def test_both_sides_are_alike() -> None:
+    assert torch.equal(moved(0.8, 0.2), moved(0.8, 0.2, grey=RIGHT))
 
 
 def test_the_depth_is_in_mm() -> None:

@@ -232,3 +232,21 @@ def test_csf_is_brighter_on_t2_and_nothing_else_is(tiny_labels: Volume) -> None:
 def test_a_range_that_is_none_is_refused(key: str, value: object) -> None:
     with pytest.raises(SpansegError, match=f"{key} is a lowest and a highest number"):
         synth_options({"synth": {key: value}})
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        *(("growth_mm", float("nan")), ("atrophy_mm", -3.0), ("surface", 5.0), ("fading", -1.0), ("noise", -1.0)),
+        *(("lesions", float("nan")), ("t1", -1.0), ("strip", 2.0), ("rotation", float("inf"))),
+        *(("left_out", "two"), ("left_out", -1), ("left_out", 1.9), ("silver", "x"), ("lifespan", "False")),
+    ],
+)
+def test_numbers_that_cannot_be_are_refused(key: str, value: object) -> None:
+    with pytest.raises(SpansegError, match=rf"\[synth\] .*{key}"):
+        synth_options({"synth": {key: value}})
+
+
+def test_a_generator_without_any_contrast_is_refused() -> None:
+    with pytest.raises(SpansegError, match="needs one of t1, t2"):
+        synth_options({"synth": dict.fromkeys(("t1", "t2", "flair", "random", "infant"), 0.0)})

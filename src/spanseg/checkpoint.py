@@ -17,6 +17,8 @@ from spanseg.tensors import load_tensors, save_tensors
 DELTA = "delta.safetensors"
 STATE = "state.safetensors"
 _WEIGHTS = (DELTA, "weights.safetensors")
+_ASIDE = ("aside.", "backbone.aside.")
+"""How classifiers are named that only train beside the others; who starts from weights without them draws them anew."""
 
 
 def save(folder: Path, weights: dict[str, Tensor], recipe: dict[str, Any]) -> None:
@@ -152,7 +154,8 @@ def load_into(network: nn.Module, tensors: dict[str, Tensor], where: str, minimu
     """
     own = network.state_dict()
     matching = {key: tensors[key] for key in own if key in tensors and tensors[key].shape == own[key].shape}
-    sizes = {name: parameter.numel() for name, parameter in network.named_parameters()}  # buffers are built, not stored
+    parameters = [(name, one) for name, one in network.named_parameters() if not name.startswith(_ASIDE)]
+    sizes = {name: one.numel() for name, one in parameters}  # buffers are built, not stored
     covered = sum(size for name, size in sizes.items() if name in matching) / max(1, sum(sizes.values()))
     if covered < minimum:
         missing = [name for name in sizes if name not in matching]

@@ -76,10 +76,13 @@ def export(
         What was measured: agreements, peak memory, parameters.
 
     Raises:
-        SpansegError: the checkpoint does not fit its recipe, or the exported network disagrees with PyTorch.
+        SpansegError: the checkpoint does not fit its recipe or is no number, or the exported network disagrees with
+            PyTorch.
     """
-    recipe, network = checkpoint.restore(run)
+    recipe, network = _as_used(*checkpoint.restore(run))
     weights = {key: _stored(value) for key, value in network.eval().state_dict().items()}
+    if lost := [key for key, value in weights.items() if not value.isfinite().all()]:
+        raise SpansegError(f"{run}: {lost[0]} holds what is no finite number; train again with a lower rate.")
     network.load_state_dict(weights)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".export-") as scratch:
@@ -103,6 +106,16 @@ def export(
         files.write_text(draft / "model.toml", recipes.dumps(table))
         _publish(draft, folder)
     return measured | {"parameters": float(sum(p.numel() for p in network.parameters()))}
+
+
+def _as_used(recipe: dict[str, Any], network: nn.Module) -> tuple[dict[str, Any], nn.Module]:
+    """A recipe and its network without the classifiers of coarse stages, which are there for training alone."""
+    if not recipe["backbone"].get("aside"):
+        return recipe, network
+    backbone: Any = getattr(network, "backbone", network)
+    backbone.aside = nn.ModuleDict()
+    plain = {key: value for key, value in recipe["objective"].items() if key != "aside"} | {"name": "supervised"}
+    return recipe | {"backbone": recipe["backbone"] | {"aside": False}, "objective": plain}, network
 
 
 def _source(recipe: dict[str, Any]) -> str:

@@ -63,6 +63,9 @@ class Growth:
     @staticmethod
     def _field(classes: Tensor, voxel_mm: float, distances: Tensor) -> Tensor:
         """Displacement in mm, shape (3, i, j, k): towards what grows, by its distance at a border that is flat."""
-        pressure = blur(distances[classes.int()], np.full(3, REACH_MM / voxel_mm))
+        reach = math.ceil(3 * REACH_MM / voxel_mm)  # beyond the canvas all goes on as at its faces, which stay in place
+        wide = F.pad(distances[classes.int()][None, None], (reach,) * 6, mode="replicate")[0, 0]
+        inside = (slice(reach, -reach),) * 3
+        pressure = blur(wide, np.full(3, REACH_MM / voxel_mm))[inside]
         slopes = torch.gradient(pressure, spacing=voxel_mm)
         return REACH_MM * math.sqrt(2 * math.pi) * torch.stack(list(slopes))

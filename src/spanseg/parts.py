@@ -6,6 +6,8 @@ import dataclasses
 import difflib
 import importlib
 import inspect
+import math
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -57,11 +59,13 @@ def build(folder: str, name: str, options: dict[str, Any], **given: Any) -> Any:
         given: further arguments that the caller supplies, such as the number of classes.
 
     Raises:
-        SpansegError: an option that the constructor does not take, with the nearest one that it does.
+        SpansegError: an option that the constructor does not take, with the nearest one that it does, or a value of
+            another kind than its default.
     """
     part = find(folder, name)
-    takes = [key for key in inspect.signature(part).parameters if key not in given]
-    _require_known(options, takes, f"{folder}.{part.__name__}")
+    takes = {key: one.default for key, one in inspect.signature(part).parameters.items() if key not in given}
+    _require_known(options, list(takes), f"{folder}.{part.__name__}")
+    _require_kinds(options, takes, f"{folder}.{part.__name__}")
     return part(**options, **given)
 
 
@@ -78,11 +82,34 @@ def options_from(kind: type[Any], table: dict[str, Any], where: str) -> Any:
     """
     defaults = {field.name: field.default for field in dataclasses.fields(kind)}
     _require_known(table, list(defaults), f"the recipe's [{where}]")
-    for key, value in table.items():
+    _require_kinds(table, defaults, f"the recipe's [{where}]")
+    return kind(**table)
+
+
+def require_bounds(options: Any, bounds: Mapping[str, tuple[float, float]], where: str) -> None:
+    """Refuse numbers outside what they may be.
+
+    Args:
+        options: holds them as attributes.
+        bounds: lowest and highest value by name; the highest may be infinite, a value never.
+        where: name of the recipe's section.
+
+    Raises:
+        SpansegError: a number is too small, too large, infinite or none.
+    """
+    for key, (low, high) in bounds.items():
+        value = getattr(options, key)
+        if not (math.isfinite(value) and low <= value <= high):
+            words = f"{low:g} or more" if math.isinf(high) else f"from {low:g} to {high:g}"
+            raise SpansegError(f"the recipe's [{where}] {key} must be {words}, not {value}.")
+
+
+def _require_kinds(options: dict[str, Any], defaults: Mapping[str, Any], who: str) -> None:
+    """Refuse values of another kind than their defaults."""
+    for key, value in options.items():
         takes, words = _KINDS.get(type(defaults[key]), (object, ""))
         if not isinstance(value, takes) or (isinstance(value, bool) and takes not in (bool, object)):
-            raise SpansegError(f"the recipe's [{where}] {key} must be {words}, not {value!r}.")
-    return kind(**table)
+            raise SpansegError(f"{who} {key} must be {words}, not {value!r}.")
 
 
 def _require_known(options: dict[str, Any], takes: list[str], who: str) -> None:

@@ -108,8 +108,9 @@ def _odds_against(network: nn.Module, samples: Sequence[Sample], index: int) -> 
 
 
 def _answer(network: nn.Module, sample: Sample) -> tuple[Tensor, Sample]:
-    """Logits of a sample (class, i, j, k), and the sample without its image, which would only take memory."""
-    return network(sample.image, **_told(sample))[0].half(), sample._replace(image=sample.image[:, :, :0])
+    """Logits of a sample (class, i, j, k), and the sample without its image, which takes memory; on the CPU."""
+    light = sample._replace(image=sample.image[:, :, :0], target=sample.target.cpu())
+    return network(sample.image, **_told(sample))[0].half().cpu(), light
 
 
 def _told(sample: Sample) -> dict[str, Any]:

@@ -42,7 +42,10 @@ def load(name_or_path: str, overrides: list[str] | None = None) -> dict[str, Any
     if name_or_path in shipped():
         text = (resources.files("spanseg") / "recipes" / f"{name_or_path}.toml").read_text(encoding="utf-8")
     elif path.suffix == ".toml" and path.is_file():
-        text = path.read_text(encoding="utf-8")
+        try:
+            text = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise SpansegError(f"{path}: a recipe is text in UTF-8, and this file is not; save it as such.") from error
     else:
         raise SpansegError(
             f"there is no recipe '{name_or_path}'; shipped are {', '.join(shipped())}, or give the path of a TOML file."
@@ -61,6 +64,9 @@ def _parse(text: str, where: str) -> dict[str, Any]:
     unknown = [section for section in recipe if section not in SECTIONS]
     if unknown:
         raise SpansegError(f"{where}: a recipe has the sections {', '.join(SECTIONS)}, not {', '.join(unknown)}.")
+    values = [section for section, table in recipe.items() if not isinstance(table, dict)]
+    if values:
+        raise SpansegError(f"{where}: {', '.join(values)} must be a section with keys, such as [{values[0]}].")
     return recipe
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from spanseg import checkpoint, files, folds, model, parts, splits
 from spanseg import recipe as recipes
@@ -17,7 +17,7 @@ from spanseg.errors import SpansegError
 from spanseg.generation import PackedMap
 from spanseg.interfaces import Objective, Source
 from spanseg.rebalance import rebalanced
-from spanseg.sources import sources, split, with_encoder
+from spanseg.sources import sources, split, synth_options, with_encoder
 from spanseg.train import Trainer, TrainOptions, validation_score
 
 LOADED = "loaded.txt"
@@ -54,6 +54,7 @@ def train(
     if (folder / checkpoint.DELTA).is_file():
         return folder / checkpoint.DELTA
     refuse_another(recipe, folder)
+    _refuse_early(recipe)
     start = recipe.get("train", {}).get("start", "")
     if start in recipes.shipped() and not checkpoint.is_model(start):
         before = train(recipes.load(start), maps, folder.parent / start, report, device)
@@ -72,6 +73,13 @@ def train(
 
         trainer.run(look, log)
     return finish(trainer, recipe, looked_at)
+
+
+def _refuse_early(recipe: dict[str, Any]) -> None:
+    """Refuse what can be seen to be wrong before the hours that the stages before it take."""
+    rewarded(recipe)
+    synth_options(recipe)
+    model.backbone(recipe)
 
 
 def refuse_another(recipe: dict[str, Any], folder: Path) -> None:
@@ -193,9 +201,14 @@ def rewarded(recipe: dict[str, Any]) -> tuple[TrainOptions, Objective]:
         SpansegError: an option or an objective that does not exist.
     """
     section = {key: value for key, value in recipe.get("train", {}).items() if key not in ("start", "start_minimum")}
-    objective = dict(recipe["objective"])
+    objective = dict(recipe.get("objective", {}))
+    if "name" not in objective:
+        raise SpansegError('the recipe says nothing to be rewarded for; add [objective] with name = "supervised".')
     reward: Objective = parts.build("objectives", objective.pop("name"), objective)
-    return parts.options_from(TrainOptions, section, "train"), reward
+    options: TrainOptions = parts.options_from(TrainOptions, section, "train")
+    if options.keep_start and not recipe["train"].get("start"):
+        raise SpansegError(f"the recipe's [train] keep_start = {options.keep_start} needs a start to keep; name one.")
+    return options, reward
 
 
 def network_of(recipe: dict[str, Any], loaded: Path | None = None) -> nn.Module:
@@ -224,11 +237,18 @@ def finish(trainer: Trainer, recipe: dict[str, Any], looked_at: Source | None = 
     With ``looked_at`` and a last bias, the class weights of the loss are taken out of it (:mod:`spanseg.rebalance`).
     """
     best = trainer.folder / "best.safetensors"
-    weights = checkpoint.load_tensors(best) if best.is_file() else trainer.ema
+    trained = checkpoint.load_tensors(best) if best.is_file() else trainer.ema
+    weights = {name: value.cpu() for name, value in trained.items()}
     if trainer.options.keep_start:
-        begun = network_of(recipe).state_dict()
-        weights = {name: torch.lerp(value, begun[name], trainer.options.keep_start) for name, value in weights.items()}
+        weights |= _mixed(weights, recipe, trainer.options.keep_start)
     if looked_at is not None:
         weights = rebalanced(trainer.network, weights, looked_at)
     checkpoint.save(trainer.folder, weights, recipe)
     return trainer.folder / checkpoint.DELTA
+
+
+def _mixed(weights: dict[str, Tensor], recipe: dict[str, Any], share: float) -> dict[str, Tensor]:
+    """Trained weights mixed with what they began as; not those that were new then, whose beginning is chance."""
+    begun, plain = network_of(recipe).state_dict(), dict(model.backbone(recipe).named_parameters())
+    mixed = [name for name in weights if name.removeprefix("backbone.") in plain]
+    return {name: torch.lerp(weights[name], begun[name], share) for name in mixed}

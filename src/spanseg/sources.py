@@ -18,7 +18,7 @@ from spanseg.sampling import GENTLE, Mixture, RealScans
 from spanseg.sentences import SentenceTable, load_table
 from spanseg.silver import Silver
 from spanseg.splits import Member
-from spanseg.synth import Generator, NearStructures, SynthOptions
+from spanseg.synth import FAMILIES, Generator, NearStructures, SynthOptions
 from spanseg.tokens.knowledge import Knowledge
 from spanseg.told import TAKES, Numbers, Teller, Telling
 
@@ -41,14 +41,27 @@ def synth_options(recipe: dict[str, Any]) -> SynthOptions:
     """How far the generator goes in a recipe.
 
     Raises:
-        SpansegError: an unknown key, or a range that is none.
+        SpansegError: an unknown key, a range that is none, or a number that cannot be.
     """
     section = {key: value for key, value in recipe.get("synth", {}).items() if key not in OWN}
     for key, value in section.items():
         if isinstance(getattr(SynthOptions(), key, None), tuple) and not _is_range(value):
             raise SpansegError(f"the recipe's [synth] {key} is a lowest and a highest number such as [0.7, 1.35].")
+    own = recipe.get("synth", {})
+    left_out, silver, lifespan = (own.get(key, 0) for key in OWN)
+    if type(left_out) is not int or left_out < 0 or lifespan not in (True, False) or not _is_level(silver):
+        raise SpansegError(
+            "the recipe's [synth] takes a whole number of label maps as left_out, a number from 0 as silver, and true "
+            f"or false as lifespan, not {left_out!r}, {silver!r} and {lifespan!r}."
+        )
     options: SynthOptions = options_from(SynthOptions, section, "synth")
+    if not any(getattr(options, family) for family in FAMILIES):
+        raise SpansegError(f"the recipe's [synth] needs one of {', '.join(FAMILIES)} above 0.")
     return options
+
+
+def _is_level(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf
 
 
 def _is_range(value: Any) -> bool:

@@ -5,6 +5,7 @@ label maps. Here most scans have T1-like contrast, partial volume is drawn by av
 and half or more of the scans are skull-stripped.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,10 +20,16 @@ from spanseg.generation import GenerationClasses, PackedMap
 from spanseg.growth import Growth
 from spanseg.interfaces import Sample
 from spanseg.lesions import Lesions
+from spanseg.parts import require_bounds
 from spanseg.surface import Surface
 
 OFFSETS = ((-0.25, -0.25, -0.25), (0.25, 0.25, -0.25), (0.25, -0.25, 0.25), (-0.25, 0.25, 0.25))
 """Where in a voxel the labels are read for its partial volume, in voxels from its middle."""
+FAMILIES = ("t1", "t2", "flair", "random", "infant")
+_BOUNDS = dict.fromkeys((*FAMILIES, "rotation", "shift_mm", "elastic_mm", "growth_mm", "atrophy_mm"), (0, math.inf))
+_BOUNDS |= dict.fromkeys(("contrast_jitter", "bias", "gamma", "noise", "thickness_mm", "blur_mm"), (0, math.inf))
+_BOUNDS |= dict.fromkeys(("scaling", "shear", "thick", "ghost", "lesions", "surface", "fading"), (0, 1))
+_BOUNDS |= dict.fromkeys(("strip", "sloppy", "cut"), (0, 1))
 
 
 @dataclass(frozen=True)
@@ -88,6 +95,14 @@ class SynthOptions:
     strip: float = 0.6
     sloppy: float = 0.3
     cut: float = 0.1
+
+    def __post_init__(self) -> None:
+        """Refuse what no scan could be drawn with.
+
+        Raises:
+            SpansegError: a number that is too small, too large or none.
+        """
+        require_bounds(self, _BOUNDS, "synth")
 
 
 class Generator:
@@ -195,7 +210,7 @@ class _Contrasts:
     def __init__(self, table: GenerationClasses, options: SynthOptions) -> None:
         self.t1, self.mirror = table.t1, table.mirror
         self.kind = np.array(table.kind)
-        self.families = [(name, getattr(options, name)) for name in ("t1", "t2", "flair", "random", "infant")]
+        self.families = [(name, getattr(options, name)) for name in FAMILIES]
         self.options = options
 
     def draw(self, rng: np.random.Generator) -> tuple[Float[Tensor, " class"], Float[Tensor, " class"]]:

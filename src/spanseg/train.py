@@ -16,9 +16,13 @@ from spanseg.errors import SpansegError
 from spanseg.interfaces import Objective, Sample, Source
 from spanseg.labels import UNKNOWN
 from spanseg.optim import MuonAdamW
+from spanseg.parts import require_bounds
 from spanseg.sampling import batch_of
 
 HISTORY = "history.csv"
+_BOUNDS = dict.fromkeys(("steps", "batch", "save_every", "validate_every", "validate_draws"), (1, math.inf))
+_BOUNDS |= dict.fromkeys(("lr", "warmup", "weight_decay", "clip", "seed", "patience", "head_rate"), (0, math.inf))
+_BOUNDS |= dict.fromkeys(("decay", "ema", "keep_start"), (0, 1))
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,8 @@ class TrainOptions:
         save_every, validate_every: steps between checkpoints and between looks at the left-out maps.
         validate_draws: left-out draws of one look.
         keep_start: share that the weights which a run started from keep in its final ones, 0 to 1: the mean of the two
-            is often better than either on what the run did not show (Wortsman et al., CVPR 2022).
+            is often better than either on what the run did not show (Wortsman et al., CVPR 2022). What the run added
+            to them stays as it was learned.
         head_rate: how many times larger the learning rate of the network's head is. A head of 1×1×1 convolutions that
             reads few channels of unit variance needs long before it can say anything with certainty.
         patience: looks in a row without a better score after which training stops; 0 never stops early.
@@ -71,16 +76,11 @@ class TrainOptions:
         """Refuse what no run could be.
 
         Raises:
-            SpansegError: a number that is too small.
+            SpansegError: a number that is too small, too large or none.
         """
-        for key in ("steps", "batch", "save_every", "validate_every", "validate_draws"):
-            if getattr(self, key) < 1:
-                raise SpansegError(f"the recipe's [train] {key} must be 1 or more, not {getattr(self, key)}.")
-        if not self.lr > 0 or self.seed < 0 or self.warmup < 0:
-            raise SpansegError(
-                f"the recipe's [train] needs lr > 0, seed >= 0 and warmup >= 0, not {self.lr}, {self.seed} and "
-                f"{self.warmup}."
-            )
+        require_bounds(self, _BOUNDS, "train")
+        if not (self.lr > 0 and self.clip > 0):
+            raise SpansegError(f"the recipe's [train] needs lr > 0 and clip > 0, not {self.lr} and {self.clip}.")
 
 
 def rate(step: int, options: TrainOptions) -> float:
@@ -175,7 +175,7 @@ class Trainer:
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
         norm = nn.utils.clip_grad_norm_(self.trained.values(), options.clip)
-        self._check_finite(norm)
+        self._check_finite(norm, losses)
         self.optimiser.step()
         self.step += 1
         decay = min(options.ema, self.step / (self.step + 20))
@@ -185,15 +185,16 @@ class Trainer:
         named = {name: float(value.detach()) for name, value in losses.items()}
         return {"step": self.step, "loss": float(loss.detach()), **named, "norm": float(norm), **seconds}
 
-    def _check_finite(self, norm: Tensor) -> None:
+    def _check_finite(self, norm: Tensor, losses: dict[str, Tensor]) -> None:
         """Stop before a gradient that is not a number reaches the weights; a step later all of them would be lost."""
         if torch.isfinite(norm):
             return
-        arithmetic = ", or train in 32 bits: --set train.bf16=false" if self.bf16 else ""
+        lost = next((f"the loss '{name}'" for name, value in losses.items() if not torch.isfinite(value)), "")
+        arithmetic = " or without [train] bf16" if self.bf16 else ""
         raise SpansegError(
-            f"{self.folder}: the loss or its gradient is not a finite number at step {self.step + 1} of "
-            f"{self.options.steps}; what was saved before stays. Lower the rate: "
-            f"--set train.lr={self.options.lr / 3:.2g}{arithmetic}."
+            f"{self.folder}: {lost or 'the gradient'} is not a finite number at step {self.step + 1} of "
+            f"{self.options.steps}; what was saved before stays. Look at the images and the recipe's numbers; if they "
+            f"are right, begin again in another folder with a lower [train] lr than {self.options.lr:g}{arithmetic}."
         )
 
     def _validate(self, validate: Callable[["Trainer"], float]) -> float:

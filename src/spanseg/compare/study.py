@@ -322,8 +322,11 @@ def _check_recipe(study: Study, row: Row, where: str) -> None:
     recipe = recipe_of(study, row, 0)
     if not isinstance(recipe["train"].get("start", ""), str):
         raise SpansegError(f"{where} [row.{row.name}]: train.start must be a text, not {recipe['train']['start']!r}.")
-    if recipe["train"].get("patience"):
-        raise SpansegError(f"{where} [row.{row.name}]: train.patience would give rows different numbers of steps.")
+    if recipe["train"].get("patience") or recipe["train"].get("keep_start"):
+        raise SpansegError(
+            f"{where} [row.{row.name}]: set train.patience and train.keep_start to 0; one would give rows different "
+            "numbers of steps, and rows are tested as they were trained."
+        )
     backbone = recipe.get("backbone", {}).get("name", "")
     if row.prompts and backbone != "sam":
         raise SpansegError(

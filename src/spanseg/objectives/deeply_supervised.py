@@ -1,5 +1,6 @@
 """Deep supervision: beside the supervised loss, that of classifiers on the coarse stages of the decoder."""
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,6 +12,7 @@ from spanseg.errors import SpansegError
 from spanseg.interfaces import Batch
 from spanseg.losses import dice_and_cross_entropy
 from spanseg.objectives.supervised import Supervised
+from spanseg.parts import require_bounds
 
 
 class DeeplySupervised:
@@ -27,12 +29,13 @@ class DeeplySupervised:
     def __init__(self, phases: int = 1, cross_entropy: float = 1.0, rarity: float = 0.5, aside: float = 0.5) -> None:
         self.supervised = Supervised(phases, cross_entropy, rarity)
         self.aside = aside
+        require_bounds(self, {"aside": (0, math.inf)}, "objective")
 
     def __call__(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
         """Return the named losses of one batch.
 
         Raises:
-            SpansegError: the model's backbone has no classifiers of coarse stages.
+            SpansegError: the model's backbone has no classifiers of coarse stages, or they are frozen.
         """
         backbone: Any = getattr(model, "backbone", model)
         classifiers: dict[str, nn.Module] = dict(getattr(backbone, "aside", None) or {})
@@ -40,6 +43,11 @@ class DeeplySupervised:
             raise SpansegError(
                 "[objective] deeply_supervised needs classifiers of coarse stages, which this backbone has not; "
                 "take res_unet with three widths or more and [backbone] aside = true, or the objective supervised."
+            )
+        if not all(parameter.requires_grad for one in classifiers.values() for parameter in one.parameters()):
+            raise SpansegError(
+                "[objective] deeply_supervised needs classifiers of coarse stages that learn, and this [adapt] freezes "
+                "them; take the objective supervised."
             )
         with _features(backbone, list(classifiers)) as seen:
             losses = self.supervised(model, batch)

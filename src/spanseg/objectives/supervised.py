@@ -1,6 +1,7 @@
 """Supervised objective: labels of every voxel, or of some sub-voxel phases."""
 
 import dataclasses
+import math
 from typing import Any
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 from spanseg.errors import SpansegError
 from spanseg.interfaces import Batch
 from spanseg.losses import PRESETS, Unlabelled, dice_and_cross_entropy, dice_focal, soft_dice
+from spanseg.parts import require_bounds
 
 _LOSSES = ("dice_ce", "dice", "dice_focal")
 
@@ -48,6 +50,7 @@ class Supervised:
             raise SpansegError(f"[objective] preset, alpha and gamma belong to loss = 'dice_focal', not to '{loss}'.")
         self.phases, self.cross_entropy, self.rarity, self.loss = phases, cross_entropy, rarity, loss
         self.focal = dataclasses.replace(PRESETS[preset], **given)
+        require_bounds(self, {"phases": (0, 8), "cross_entropy": (0, math.inf), "rarity": (0, math.inf)}, "objective")
 
     def __call__(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
         """Return the named losses of one batch; the phases drawn depend on the batch's index alone."""

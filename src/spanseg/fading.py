@@ -17,8 +17,8 @@ ON_T1 = 0.5
 class Fading:
     """Moves cerebral white matter towards cortex, not at all at the frontal pole and most at the occipital one.
 
-    A voxel that is white matter in part is moved in part, so that the border fades as the rest does. The poles are those
-    of the white matter on the canvas, which must hold the whole brain: not for windows and neighbourhoods.
+    A voxel that is white matter in part is moved in part, so that the border fades as the rest does. The poles are
+    those of the white matter on the canvas, which must hold the whole brain: not for windows and neighbourhoods.
 
     On T2 and FLAIR of two patients the occipital pole had 0.4 to 0.6 of the frontal pole's contrast between white
     matter and cortex, on T1 of ten people 0.8 of it (``docs/experiments.md``, section 3).

@@ -129,18 +129,23 @@ def test_another_recipe_is_another_result(run: Path, scan: Path, tmp_path: Path,
 
 
 @pytest.mark.parametrize(
-    ("old", "new"),
-    [("[backbone]", "[paper]"), ("voxel_mm = 4.0", ""), ("[16, 16, 16]", '["a", 16, 16]'), ("tiny", "\udcff")],
+    ("old", "new", "said_of_it"),
+    [
+        ("[backbone]", "[paper]", "this recipe is damaged"),
+        ("voxel_mm = 4.0", "", "this recipe is damaged"),
+        ("[16, 16, 16]", '["a", 16, 16]', "this recipe is damaged"),
+        ("tiny", "\udcff", "a recipe is text in UTF-8"),
+    ],
 )
 def test_a_damaged_recipe_is_one_sentence(
-    run: Path, scan: Path, tmp_path: Path, segmented: Segmented, old: str, new: str
+    run: Path, scan: Path, tmp_path: Path, segmented: Segmented, old: str, new: str, said_of_it: str
 ) -> None:
     damaged = tmp_path / "damaged"
     shutil.copytree(run, damaged)
     text = (damaged / "recipe.toml").read_text().replace(old, new)
     (damaged / "recipe.toml").write_bytes(text.encode("utf-8", "surrogateescape"))
     code, said = segmented(scan, "--model", damaged, "-o", tmp_path / "out")
-    assert code == 2 and "recipe.toml: this recipe is damaged" in said and said.count("\n") == 1
+    assert code == 2 and f"recipe.toml: {said_of_it}" in said and said.count("\n") == 1
 
 
 def test_a_name_that_is_no_run_is_answered_as_before(scan: Path, tmp_path: Path, segmented: Segmented) -> None:

@@ -146,11 +146,11 @@ class Page:
         self.run("voxel => { window.spanseg.planes.crosshair = voxel }", list(voxel))
 
     def place_of(self, voxel: tuple[int, ...], normal: int) -> tuple[float, float]:
-        """Where the plane across an axis shows a voxel on the screen."""
+        """Where the plane across an axis shows a voxel on the screen, in whole pixels as a mouse moves."""
         script = "([voxel, normal]) => window.spanseg.planes.placesOf(voxel).find(place => place.normal === normal)"
         place = self.run(script, [list(voxel), normal])
         left, top = self.corner()
-        return left + place["x"], top + place["y"]
+        return round(left + place["x"]), round(top + place["y"])
 
     def corner(self) -> tuple[float, float]:
         """Of the planes on the screen."""

@@ -160,6 +160,14 @@ def test_a_model_with_tokens_is_not_adapted(pairs, tmp_path):
         adaptation.recipe_for(options(tmp_path / "told"), 5)
 
 
+@pytest.mark.parametrize("bf16", [True, False])
+def test_it_trains_in_the_arithmetic_of_its_base(tmp_path, bf16):
+    recipe = tiny.recipe() | ({"train": {"bf16": True, "steps": 7, "ema": 0.5}} if bf16 else {})
+    checkpoint.save(tmp_path / "base", dict(model.build(recipe).named_parameters()), recipe)
+    how = adaptation.recipe_for(options(tmp_path / "base"), 5)[0]["train"]
+    assert how["bf16"] is bf16 and "steps" not in how and how["ema"] == 0.98
+
+
 def test_nobody_is_tested_on_a_model_that_they_trained(adapter, base, pairs, tmp_path):
     person = participant_of(pairs[0][0])
     with pytest.raises(SpansegError, match=f"{person}: the model in .*ours was trained on this scan"):

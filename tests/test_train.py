@@ -14,12 +14,12 @@ import pytest
 import torch
 from torch import nn
 
-from spanseg import parts
+from spanseg import machine, parts
 from spanseg.errors import SpansegError
 from spanseg.interfaces import Sample
 from spanseg.nets.res_unet import ResUNet
 from spanseg.objectives.supervised import Supervised
-from spanseg.train import Trainer, TrainOptions, dice_per_class, rate
+from spanseg.train import Trainer, TrainOptions, dice_per_class, prepare_for_bf16, rate
 
 
 class Cubes:
@@ -283,3 +283,13 @@ def test_freed_memory_is_kept_during_the_steps_alone(tmp_path: Path, monkeypatch
     seen: list[bool] = []
     trainer(tmp_path).run(report=lambda row: seen.append(kept))
     assert seen == [True] * 8 and not kept
+
+
+@pytest.mark.parametrize("computes", [True, False])
+def test_kernels_are_laid_for_bf16_only_where_it_is_computed(monkeypatch: pytest.MonkeyPatch, computes: bool) -> None:
+    monkeypatch.setattr(machine, "computes_in_bf16", lambda: computes)
+    layer = nn.Conv3d(4, 6, 3)
+    before = layer.weight.detach().clone()
+    assert prepare_for_bf16(layer) is computes
+    assert layer.weight.is_contiguous(memory_format=torch.channels_last_3d) is computes
+    assert torch.equal(layer.weight, before)

@@ -28,7 +28,7 @@ from spanseg.segmenter import SegmentOptions, load_model, segment_scan
 from spanseg.sources import synth_options, teller
 from spanseg.synth import Generator
 from spanseg.told import Telling
-from spanseg.train import Trainer, TrainOptions
+from spanseg.train import Trainer, TrainOptions, prepare_for_bf16
 from spanseg.volume import Volume, canonical
 
 FEW_SCANS = 3
@@ -97,6 +97,8 @@ def choose(scans: int) -> tuple[str, str]:
 def recipe_for(options: AdaptOptions, scans: int) -> tuple[dict[str, Any], str]:
     """The recipe of an adaptation: that of the base model, with another ``[adapt]``; and why that one.
 
+    It trains in bf16 if the base model's recipe does.
+
     Raises:
         SpansegError: the base model holds no weights or no recipe, or has tokens, which would be lost.
     """
@@ -112,7 +114,9 @@ def recipe_for(options: AdaptOptions, scans: int) -> tuple[dict[str, Any], str]:
     if name == "tokens_and_head":
         deepest = [stage for stage in model.backbone(recipe).stages if stage.startswith("decoder")]  # type: ignore[union-attr]
         recipe["tokens"] = {"name": "learned", "stages": deepest[:1], "centres": 1}
+    in_bf16 = recipe.get("train", {}).get("bf16", False)
     recipe["train"] = {"start": options.start, "lr": options.lr, "warmup": 10, "ema": 0.98, "seed": options.seed}
+    recipe["train"]["bf16"] = in_bf16
     return recipe, reason
 
 
@@ -162,7 +166,7 @@ def adapt(
     still = _as_they_are(labelled, recipe)
     volumes = soft_volumes(network, still, left_out)
     source = _source(labelled, found, maps, recipe, options)
-    step_s = _measure(network, reward, source)
+    step_s = _measure(network, reward, source, recipe["train"]["bf16"] and prepare_for_bf16(network))
     left_s = options.budget_s - (time.monotonic() - began)
     steps = max(1, min(options.most_steps, int(0.9 * left_s / step_s)))
     tell(_plan(recipe["adapt"]["name"], reason, step_s, steps, network))
@@ -271,13 +275,14 @@ def with_unlabelled(scan: LabelledScan, found: Volume, protocol: Protocol) -> La
     return replace(scan, classes=labelled, unlabelled=())
 
 
-def _measure(network: nn.Module, reward: Any, source: Source) -> float:
+def _measure(network: nn.Module, reward: Any, source: Source, bf16: bool) -> float:
     """Seconds of a step after the first: drawing, forward and backward; nothing is changed."""
     seconds = 0.0
     for index in range(2):
         began = time.monotonic()
         sample = source.draw(0, index)
-        losses = reward(network, batch_of([sample], index))
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            losses = reward(network, batch_of([sample], index))
         torch.stack(list(losses.values())).sum().backward()
         seconds = time.monotonic() - began
     network.zero_grad(set_to_none=True)

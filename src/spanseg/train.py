@@ -114,10 +114,7 @@ class Trainer:
             options,
             folder,
         )
-        on_processor = next(network.parameters()).device.type == "cpu"
-        self.bf16 = options.bf16 and (not on_processor or machine.computes_in_bf16())
-        if self.bf16:  # convolutions with many channels take up to half the time so
-            _channels_last(network)
+        self.bf16 = options.bf16 and prepare_for_bf16(network)
         self.trained = {name: p for name, p in network.named_parameters() if p.requires_grad}
         parameters = _groups(network, list(self.trained.values()), options)
         self.optimiser = MuonAdamW(parameters, options.lr, options.weight_decay, options.muon, self.bf16)
@@ -266,11 +263,18 @@ def read_history(folder: Path) -> list[dict[str, float]]:
     return list({row["step"]: row for row in rows}.values())
 
 
-def _channels_last(network: nn.Module) -> None:
-    """Lay three-dimensional kernels as convolutions in bf16 are fastest (in place)."""
+def prepare_for_bf16(network: nn.Module) -> bool:
+    """Lay three-dimensional kernels as convolutions in bf16 are fastest (in place), up to twice as fast as before.
+
+    Returns:
+        Whether the network's device computes in bf16; if not, nothing is changed.
+    """
+    if next(network.parameters()).device.type == "cpu" and not machine.computes_in_bf16():
+        return False
     for parameter in network.parameters():
         if parameter.ndim == 5:
             parameter.data = parameter.data.contiguous(memory_format=torch.channels_last_3d)
+    return True
 
 
 def _groups(network: nn.Module, trained: list[nn.Parameter], options: TrainOptions) -> list[dict[str, Any]]:

@@ -38,7 +38,8 @@ def shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Patch:
         package = tmp_path / "package"
         (package / "models" / "small").mkdir(parents=True)
         (package / "models" / "small" / "model.onnx").write_bytes(NETWORK)
-        table = {"model": {"sha256": sha256}, "runtime": {"peak_mib": peak_mib}}
+        runs = {"canvas": {"shape": [4, 4, 4]}, "labels": {"ids": [0, 2]}, "runtime": {"peak_mib": peak_mib}}
+        table = {"model": {"sha256": sha256}} | runs
         monkeypatch.setattr(doctor.resources, "files", lambda name: package)
         monkeypatch.setattr(runtime, "open_model", lambda name: runtime.ModelFolder(package / "models" / name, table))
         monkeypatch.setattr(runtime, "Engine", engine)
@@ -77,7 +78,7 @@ def test_a_changed_network_is_found(shipped: Patch, tmp_path: Path) -> None:
 def test_too_little_memory_is_found(shipped: Patch, tmp_path: Path) -> None:
     shipped(RIGHT, peak_mib=2048)
     (failure,) = failures(tmp_path)
-    assert "needs 2.0 GiB" in failure and "1.0 GiB are available" in failure
+    assert "needs 2.1 GiB" in failure and "1.0 GiB are available" in failure
 
 
 def test_a_network_that_does_not_load_is_found(shipped: Patch, tmp_path: Path) -> None:

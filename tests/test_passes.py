@@ -154,12 +154,13 @@ def test_windows_cover_a_brain_that_is_longer_than_one_of_them(network):
 
 
 def test_memory_for_blending_counts(network):
-    blending = 3 * 33 * 48**3
+    blending, answer = 2 * 33 * 48**3, 33 * 48**3
     model = network(32, windows=True)
     own = peak_bytes(model.folder)
-    assert field_bytes(model.folder) == blending
+    assert field_bytes(model.folder) == blending + answer
+    assert field_bytes(model.folder, flip=True) == blending + 3 * answer
     with pytest.raises(SpansegError, match="a scan of 48 × 96 × 48 voxels needs"):
-        segment_scan(scan_of(_scan(100)), model, SegmentOptions(max_memory_bytes=own + blending))
+        segment_scan(scan_of(_scan(100)), model, SegmentOptions(max_memory_bytes=own + blending + answer))
 
 
 def test_the_mirror_image_is_asked_about_with_the_sides_exchanged(network):

@@ -13,7 +13,7 @@ from spanseg.geometry import Slices, bounding_box
 from spanseg.images import Scan
 from spanseg.labels import Protocol
 from spanseg.runtime import open_model
-from spanseg.segmenter import Predictor, SegmentOptions, load_model, segment_scan
+from spanseg.segmenter import SegmentOptions, load_model, segment_scan
 
 DOUBTED = 0.5
 """Voxels with more doubt than this are worth a look."""
@@ -177,7 +177,7 @@ class Believes(Typing):
 
 
 class ModelBelief:
-    """The labels of a shipped model with its probabilities; the model is loaded when it is first needed.
+    """The labels of a shipped model with its probabilities; the model is loaded for each scan, and let go after it.
 
     Args:
         model: its name.
@@ -188,7 +188,6 @@ class ModelBelief:
         self.name = f"{folder.table['model']['name']} {folder.table['model']['version']}"
         self.sha256 = folder.sha256()
         self._options = SegmentOptions(model=model, probabilities=True)
-        self._predictor: Predictor | None = None
 
     def __call__(self, scan: Scan) -> tuple[np.ndarray, Belief]:
         """Segment a scan.
@@ -196,8 +195,7 @@ class ModelBelief:
         Raises:
             SpansegError: the scan cannot be segmented.
         """
-        self._predictor = self._predictor or load_model(self._options)
-        result = segment_scan(scan, self._predictor, self._options)
+        result = segment_scan(scan, load_model(self._options), self._options)
         return result.labels.data, belief_of(result.probabilities.data, self.sha256)  # type: ignore[union-attr]
 
 

@@ -204,8 +204,7 @@ def _check(
     Raises:
         SpansegError: f32 disagrees with PyTorch on more than 0.2 % of the brain voxels.
     """
-    single = Engine(folder, "f32", 1)
-    exported = [single(canvas, words) for canvas in canvases]
+    exported = _answers(folder, "f32", 1, canvases, words)
     measured = {"peak_mib": _peak_mib(folder, words)}
     expected = [_in_torch(graph, canvas, words) for canvas in canvases]
     measured["f32_against_pytorch"] = min(agreement(a, b) for a, b in zip(exported, expected, strict=True))
@@ -214,16 +213,15 @@ def _check(
             f"the exported network agrees with PyTorch on {measured['f32_against_pytorch']:.2%} of the brain voxels; "
             f"at least {AGREE_F32:.1%} are needed, so nothing was written."
         )
-    double = Engine(folder, "f32", 2)
-    measured["f32_threads"] = min(agreement(a, double(c, words)) for a, c in zip(exported, canvases, strict=True))
+    twice = _answers(folder, "f32", 2, canvases, words)
+    measured["f32_threads"] = min(agreement(a, b) for a, b in zip(exported, twice, strict=True))
     try:
-        short = Engine(folder, "bf16", 1)
+        rounded = _answers(folder, "bf16", 1, canvases, words)
     except SpansegError:
         return measured  # this processor has no bf16: the model stays with f32
-    rounded = [short(canvas, words) for canvas in canvases]
-    again = Engine(folder, "bf16", 2)
+    twice = _answers(folder, "bf16", 2, canvases, words)
     measured["bf16"] = min(agreement(a, b) for a, b in zip(rounded, exported, strict=True))
-    measured["bf16_threads"] = min(agreement(a, again(c, words)) for a, c in zip(rounded, canvases, strict=True))
+    measured["bf16_threads"] = min(agreement(a, b) for a, b in zip(rounded, twice, strict=True))
     measured["bf16_nucleus_volume"] = max(
         _volume_change(a, b, protocol) for a, b in zip(rounded, exported, strict=True)
     )
@@ -233,6 +231,14 @@ def _check(
         and measured["bf16_nucleus_volume"] <= NUCLEUS_VOLUME
     )
     return measured
+
+
+def _answers(
+    folder: ModelFolder, precision: str, threads: int, canvases: list[np.ndarray], words: Words | None
+) -> list[np.ndarray]:
+    """What an engine finds, which is let go at once: each keeps as much memory as a pass takes."""
+    engine = Engine(folder, precision, threads)
+    return [engine(canvas, words) for canvas in canvases]
 
 
 _PEAK = """

@@ -110,9 +110,11 @@ class Looking:
             answer = np.asarray(self.network.engine(part, *words))
             if not self.flip:
                 return answer
-            mirrored = self.network.engine(np.ascontiguousarray(part[::-1]), *words)
-            same_sides = mirrored[self.network.protocol.mirrored_classes, ::-1]
-            return ((answer.astype(np.uint16) + same_sides + 1) // 2).astype(np.uint8)
+            mirrored = np.asarray(self.network.engine(np.ascontiguousarray(part[::-1]), *words))
+            mean = np.empty_like(answer)
+            for index, other in enumerate(self.network.protocol.mirrored_classes):  # class after class to save memory
+                mean[index] = (answer[index] + mirrored[other, ::-1].astype(np.uint16) + 1) // 2
+            return mean
 
         if folder.windows:
             return blended(ask, covered, folder.canvas_shape, len(self.network.protocol))
@@ -142,9 +144,14 @@ def field_shape(folder: ModelFolder) -> tuple[int, int, int]:
     return i, j, k
 
 
-def field_bytes(folder: ModelFolder) -> int:
-    """Memory that blending windows takes beside the network: a 16-bit sum and the result."""
-    return 3 * len(folder.table["labels"]["ids"]) * math.prod(field_shape(folder)) if folder.windows else 0
+def field_bytes(folder: ModelFolder, flip: bool = False) -> int:
+    """Memory that answers take beside the network.
+
+    The network may be asked a second time while the first answer is kept. Blending windows takes a 16-bit sum more, and
+    the mirror image its own answer and the mean.
+    """
+    answers = 1 + 2 * bool(folder.windows) + 2 * flip
+    return answers * len(folder.table["labels"]["ids"]) * math.prod(field_shape(folder))
 
 
 def find_brain(looking: Looking, mark: Callable[[str], None] = lambda name: None) -> Found:

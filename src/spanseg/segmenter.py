@@ -36,6 +36,8 @@ LARGEST_LESION_LITRES = 2.0
 """A lesion mask that covers more leaves no brain: hardly any brain is larger than this."""
 VOXEL_BYTES = 32
 """Memory that a voxel of the scan takes beside the canvas, at the peak (measured with a head of 256³)."""
+PROCESS_BYTES = 64 * 2**20
+"""Memory of a process that segments beyond one that runs the network alone: libraries, tables, pictures."""
 
 
 @dataclass(frozen=True)
@@ -171,10 +173,15 @@ def _teller(folder: ModelFolder) -> Teller | None:
     return Teller(folder)
 
 
+def canvas_bytes(folder: ModelFolder, flip: bool = False) -> int:
+    """Memory that a model takes at its peak, but for the scan itself; with the mirror image or without."""
+    return peak_bytes(folder) + field_bytes(folder, flip) + PROCESS_BYTES
+
+
 def _check_memory(options: SegmentOptions, folder: ModelFolder, shape: tuple[int, ...] = (0,)) -> None:
     """Refuse what needs more than is allowed: the canvas before loading, a scan as soon as its shape is known."""
     limit, voxels = options.max_memory_bytes, math.prod(shape)
-    canvas = peak_bytes(folder) + field_bytes(folder)
+    canvas = canvas_bytes(folder, options.flip)
     classes = len(folder.table["labels"]["ids"]) if options.probabilities else 0
     needed = canvas + voxels * (VOXEL_BYTES + classes)
     if limit is not None and needed > limit:

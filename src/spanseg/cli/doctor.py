@@ -76,7 +76,7 @@ def _package(name: str) -> Check:
 
 def _model(name: str) -> Iterator[Check]:
     """Hash of the network file against the recorded one; then whether it loads, and fits into memory."""
-    from spanseg import runtime
+    from spanseg import runtime, segmenter
 
     try:
         folder = runtime.open_model(name)
@@ -90,7 +90,7 @@ def _model(name: str) -> Iterator[Check]:
             True,
             f"model {name}: loads in {seconds:.1f} s ({engine.name}, {engine.precision}, {engine.threads} threads)",
         )
-        yield _fits(name, runtime.peak_bytes(folder))
+        yield _fits(name, segmenter.canvas_bytes(folder))
     except SpansegError as error:
         yield False, f"model {name}: {error}"
 

@@ -10,6 +10,7 @@ import pytest
 
 from spanseg.errors import SpansegError
 from spanseg.images import Scan, scan_of
+from spanseg.intervals import Intervals
 from spanseg.labels import load_protocol
 from spanseg.passes import Looking, field_bytes, field_shape, find_brain
 from spanseg.result import Segmentation
@@ -185,6 +186,14 @@ def test_the_mirror_image_is_asked_about_with_the_sides_exchanged(network):
     assert plain[left].any() and not plain[right].any()
     assert both[right, 24:].any() and not both[right, :24].any() and not both[left, 24:].any()
     np.testing.assert_array_equal(both[left], (plain[left].astype(int) + 1) // 2)
+
+
+@pytest.mark.parametrize(("flip", "fitted"), [(True, True), (False, True), (True, False)])
+def test_intervals_that_were_fitted_without_the_mirror_image_say_so(network, flip, fitted):
+    model = network()
+    model.intervals = Intervals({"Brain-Stem": (0.9, 1.1)} if fitted else {})
+    notes = segment_scan(scan_of(_scan(160)), model, SegmentOptions(flip=flip)).notes
+    assert any("fitted without the mirror image" in note for note in notes) is (flip and fitted)
 
 
 class _DimToo(_ByIntensity):

@@ -56,7 +56,7 @@ def render_report(scan: Scan, result: Segmentation) -> str:
         scan=_scan_line(scan),
         quality=_quality_line(result),
         mood="look" if flags else "good",
-        verdict=_verdict(flags, found=bool(slices)),
+        verdict=_verdict(flags, found=bool(slices), scored="quality" in result.details),
         flags=_list(flags) if flags else "",
         pictures=_pictures(slices, result) if slices else "<p>No brain was found, so there is nothing to show.</p>",
         pairs=_pair_table(pairs),
@@ -88,11 +88,12 @@ def _quality_line(result: Segmentation) -> str:
     return escape(f"Quality {found['score']:.2f}{why}")
 
 
-def _verdict(flags: list[str], *, found: bool) -> str:
+def _verdict(flags: list[str], *, found: bool, scored: bool) -> str:
     if not found:
         return "No brain was found."
     if not flags:
-        return "Nothing unusual was noticed automatically. Look at the pictures all the same."
+        unscored = "" if scored else ", but the result has no quality score"
+        return f"Nothing unusual was noticed automatically{unscored}. Look at the pictures all the same."
     points = "One point needs" if len(flags) == 1 else f"{len(flags)} points need"
     return f"{points} a look before the numbers are used:"
 

@@ -185,10 +185,10 @@ def _check_memory(options: SegmentOptions, folder: ModelFolder, shape: tuple[int
     classes = len(folder.table["labels"]["ids"]) if options.probabilities else 0
     needed = canvas + voxels * (VOXEL_BYTES + classes)
     if limit is not None and needed > limit:
-        what = f"a scan of {' × '.join(map(str, shape))} voxels" if voxels else "this model"
+        what = f"a scan of {' × '.join(map(str, shape))} voxels" if voxels else "the smallest scan"
         raise SpansegError(
-            f"{what} needs about {needed / 2**20:.0f} MiB ({canvas / 2**20:.0f} of them for the canvas), --max-memory "
-            f"allows {limit / 2**20:.0f} MiB; allow more: the canvas cannot be cut into windows."
+            f"{what} needs up to {needed / 2**20:.0f} MiB with this model ({canvas / 2**20:.0f} of them whatever the "
+            f"scan), --max-memory allows {limit / 2**20:.0f} MiB; allow more."
         )
 
 
@@ -226,6 +226,8 @@ def segment_scan(scan: Scan, predictor: Predictor, options: SegmentOptions) -> S
     clock = _Clock()
     image, orientation = canonical(scan.volume)
     notes = [*scan.notes, *filter(None, [options.centre_note, predictor.intervals.note])]
+    if options.flip and predictor.intervals.factors:
+        notes.append("The intervals of volumes and the quality score were fitted without the mirror image (--flip).")
     warnings = list(scan.warnings)
     lesion = _lesion(options, scan, notes)
     turned = None if lesion is None else orientation.to_canonical(lesion).astype(np.float32)

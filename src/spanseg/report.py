@@ -56,7 +56,7 @@ def render_report(scan: Scan, result: Segmentation) -> str:
         scan=_scan_line(scan),
         quality=_quality_line(result),
         mood="look" if flags else "good",
-        verdict=_verdict(flags, found=bool(slices), scored="quality" in result.details),
+        verdict=_verdict(flags, found=bool(slices), scored=bool(result.details.get("quality"))),
         flags=_list(flags) if flags else "",
         pictures=_pictures(slices, result) if slices else "<p>No brain was found, so there is nothing to show.</p>",
         pairs=_pair_table(pairs),
